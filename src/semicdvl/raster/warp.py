@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +80,39 @@ def _interpolation_weights(positions_N: NDArray[Any], count: int) -> NDArray[np.
     """Return linear interpolation between `count` nodes as a matrix of weights."""
     clipped_N = np.clip(positions_N, 0, count - 1)
     return np.asarray(np.clip(1 - np.abs(clipped_N[:, None] - np.arange(count)[None, :]), 0, None))
+
+
+ReadWindow = Callable[..., tuple[NDArray[Any], NDArray[np.bool_]]]
+"""(row, col, height, width, shape_hw=) -> the pixels HWC of a window, decimated to a shape, and HW where valid."""
+
+
+def read_displaced(
+    read: ReadWindow,
+    field: DisplacementField,
+    window: tuple[int, int, int, int],
+    *,
+    shape_hw: tuple[int, int] | None,
+    raster_hw: tuple[int, int],
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a raster whose pixels are moved by a field.
+
+    Args:
+        read: reads the raster as it is.
+        field: by how much the pixels are moved.
+        window: row, col, height and width.
+        shape_hw: the size that the window is decimated to; None: its own.
+        raster_hw: size of the raster.
+    """
+    row, col, height, width = window
+    top, left, bottom, right = find_source_window(field, row, col, height, width, shape_hw=raster_hw)
+    tall, wide = shape_hw or (height, width)
+    scale_hw = tall / height, wide / width
+    source_hw = round((bottom - top) * scale_hw[0]), round((right - left) * scale_hw[1])
+    image_HWC, valid_HW = read(top, left, bottom - top, right - left, shape_hw=None if shape_hw is None else source_hw)
+    rows, cols = row + np.arange(tall) / scale_hw[0], col + np.arange(wide) / scale_hw[1]
+    offsets_2HW = field.interpolate(rows, cols) * np.array(scale_hw)[:, None, None]
+    start = (row - top) * scale_hw[0], (col - left) * scale_hw[1]
+    return warp_window(image_HWC, valid_HW, offsets_2HW, row=start[0], col=start[1])
 
 
 def find_source_window(

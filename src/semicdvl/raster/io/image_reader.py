@@ -11,32 +11,27 @@ from typing import Any
 
 import cv2
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from semicdvl.errors import InputError
-from semicdvl.raster.grid import Grid, avoid_antimeridian, find_pixel_offset, move_to_longitudes_of
+from semicdvl.raster.grid import Grid, find_pixel_offset, move_to_longitudes_of
 from semicdvl.raster.io.collar import LOSSY_COMPRESSIONS, LOSSY_DILATION_PX, MIN_COLLAR_PX, Collar, find_collars
 from semicdvl.raster.io.inputs import ResolvedInput, network_access
 from semicdvl.raster.io.nodata_border import BlackBorder, find_black_border
 from semicdvl.raster.io.open_dataset import DAMAGED_REMEDY, describe_root_cause
 from semicdvl.raster.io.pair_stretch import measure_stretch
-from semicdvl.raster.io.views.sentinel_values import choose_warp_options
+from semicdvl.raster.io.views.warped_view import open_warped_view
 from semicdvl.raster.stored_values import BandScaling, OverviewSample, Stretch
-from semicdvl.raster.warp import DisplacementField, find_source_window, warp_window
+from semicdvl.raster.warp import DisplacementField, read_displaced
 
 MAX_SAMPLE_PX = 1024
 """The overview sample has at most this many pixels on a side."""
 BORDER_DILATION_PX = 2
 """A black border is dilated by so many pixels of the file: resampling mixes those beside it with it."""
 LOSSY_DRIVERS = ("JPEG", "WEBP", "JP2OpenJPEG", "JPEGXL", "ECW", "MrSID")
-PLACEHOLDER_CRS, PLACEHOLDER_TRANSFORM = CRS.from_epsg(3857), Affine.scale(1, -1)
-"""Given to plain images, which have neither: GDAL needs both to resample by a fraction of a pixel."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +105,8 @@ class ImageReader:
         offset = find_pixel_offset(self.grid, grid)
         if offset is not None:
             return replace(self, grid=grid, row=offset[0], col=offset[1])
-        return replace(
-            self, dataset=self._open_warped_view(self.dataset, grid, Resampling.cubic), grid=grid, warped=True
-        )
+        view = open_warped_view(self.dataset, self.file_grid, grid, band=self.bands[0], resampling=Resampling.cubic)
+        return replace(self, dataset=view, grid=grid, warped=True)
 
     def move_to_longitudes_of(self, grid: Grid) -> ImageReader:
         """Return a reader of the same open file whose longitudes are turned by full circles to those of a grid."""
@@ -149,25 +143,6 @@ class ImageReader:
             exact=None,
         )
 
-    def _open_warped_view(self, dataset: Any, grid: Grid, resampling: Resampling) -> WarpedVRT:
-        """Open a view of a dataset that is resampled onto another grid."""
-        plain = grid.crs is None
-        source = avoid_antimeridian(self.file_grid)
-        flags = dataset.mask_flag_enums[self.bands[0] - 1]
-        tagged = dataset.nodata is not None or MaskFlags.alpha in flags
-        return WarpedVRT(
-            dataset,
-            src_crs=PLACEHOLDER_CRS if plain else source.crs,
-            src_transform=PLACEHOLDER_TRANSFORM @ self.file_grid.transform if plain else source.transform,
-            crs=PLACEHOLDER_CRS if plain else grid.crs,
-            transform=PLACEHOLDER_TRANSFORM @ grid.transform if plain else grid.transform,
-            width=grid.width,
-            height=grid.height,
-            resampling=resampling,
-            add_alpha=not tagged,  # otherwise ground outside the file would read as valid black
-            **choose_warp_options(dataset),
-        )
-
     # -------------------------------------------------------------------------------------------- reading
     def read(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None = None
@@ -181,18 +156,13 @@ class ImageReader:
         """
         if self.displacement is None:
             return self._read_window(row, col, height, width, shape_hw=shape_hw)
-        grid_hw = self.grid.height, self.grid.width
-        top, left, bottom, right = find_source_window(self.displacement, row, col, height, width, shape_hw=grid_hw)
-        scale_hw = (1.0, 1.0) if shape_hw is None else (shape_hw[0] / height, shape_hw[1] / width)
-        wide_hw = round((bottom - top) * scale_hw[0]), round((right - left) * scale_hw[1])
-        image_HWC, valid_HW = self._read_window(
-            top, left, bottom - top, right - left, shape_hw=None if shape_hw is None else wide_hw
+        return read_displaced(
+            self._read_window,
+            self.displacement,
+            (row, col, height, width),
+            shape_hw=shape_hw,
+            raster_hw=(self.grid.height, self.grid.width),
         )
-        tall, wide = shape_hw or (height, width)
-        rows, cols = row + np.arange(tall) / scale_hw[0], col + np.arange(wide) / scale_hw[1]
-        offsets_2HW = self.displacement.interpolate(rows, cols) * np.array(scale_hw)[:, None, None]
-        start = (row - top) * scale_hw[0], (col - left) * scale_hw[1]
-        return warp_window(image_HWC, valid_HW, offsets_2HW, row=start[0], col=start[1])
 
     def _read_window(
         self, row: int, col: int, height: int, width: int, *, shape_hw: tuple[int, int] | None
@@ -368,7 +338,10 @@ class ImageReader:
         size = max(1, round(grid.height / step)), max(1, round(grid.width / step))
         if not self.warped or step == 1:
             return OverviewSample(*self._read_raw(0, 0, grid.height, grid.width, shape_hw=size), np.zeros(size, bool))
-        with self._open_warped_view(self.file_dataset, grid.resize(*size), Resampling.nearest) as view:
+        small, band = grid.resize(*size), self.bands[0]
+        with open_warped_view(
+            self.file_dataset, self.file_grid, small, band=band, resampling=Resampling.nearest
+        ) as view:
             return OverviewSample(*self._read_dataset(view, None, size, Resampling.nearest), np.zeros(size, bool))
 
     def close(self) -> None:
