@@ -34,7 +34,7 @@ class DetectorJob(JobFiles):
         split: the file that lists the test pairs.
         pairs: how many these are.
         gsd_m: metres per pixel; None: as in the files, if there.
-        label_values: as in `data.images.read_mask`.
+        label_values: as in `data.labels.files.read_mask`.
         out: folder of the suite.
     """
 

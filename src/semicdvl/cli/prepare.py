@@ -158,9 +158,9 @@ def _split_columns(text: str | None) -> tuple[str, str] | None:
     Raises:
         ConfigError: they are not two.
     """
-    names = split_words(text)
     if text is None:
         return None
+    names = split_words(text)
     if len(names) != 2:
         raise cd.ConfigError(
             f"--class-columns {text}: give the columns of the class before and after, such as from,to."

@@ -186,6 +186,7 @@ def fingerprint_input(resolved: ResolvedInput) -> dict[str, Any]:
 
 
 def _fingerprint_files(resolved: ResolvedInput, paths: Sequence[Path]) -> dict[str, Any]:
+    """Return the fingerprint of an image of these files: its own, with those beside it, or a list for a mosaic."""
     if len(resolved.gdal_names) > 1 or not paths:
         return {"path": resolved.display_name, "files": [_fingerprint_file(path) for path in paths]}
     sidecars = [_fingerprint_file(path) for path in paths[1:]]
@@ -193,4 +194,5 @@ def _fingerprint_files(resolved: ResolvedInput, paths: Sequence[Path]) -> dict[s
 
 
 def _fingerprint_file(path: Path) -> dict[str, Any]:
+    """Return what run.json stores of a file: its path, size and hash."""
     return {"path": str(path.absolute()), "bytes": path.stat().st_size, "sha256": hash_file(path)}

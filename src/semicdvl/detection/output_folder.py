@@ -104,6 +104,7 @@ def carry_over_other_files(out: Path, folder: Path) -> None:
 
 
 def _link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name; copy it where the file system has no hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

@@ -131,6 +131,7 @@ def draw_overview(
 
 
 def _build_overview(window: PairWindow, grid: Grid, changes: DetectedChanges, warned: tuple[str, ...]) -> html.Section:
+    """Build the section with the result in numbers, its warnings, and the whole images with the changes."""
     summary = summarise_changes(changes)
     before, after, change = draw_overview(window, grid, changes)
     kinds = [kind for kind in KIND_COLOURS if kind in summary.by_kind]
@@ -169,6 +170,7 @@ def _burn_polygons(frame: gpd.GeoDataFrame, grid: Grid, burnt_HW: NDArray[np.int
 
 # ------------------------------------------------------------------------------------------------ amounts
 def _build_amounts(changes: DetectedChanges, run: RunRecord) -> html.Section:
+    """Build the section with the area of every kind of change, and how large the objects are."""
     if not len(changes.objects):
         return html.Section("Amounts", [html.render_paragraph("No changed object was found.")])
     rows, swatches = [], []
@@ -196,6 +198,7 @@ def _build_amounts(changes: DetectedChanges, run: RunRecord) -> html.Section:
 
 
 def _format_area_cells(area: float, changes: DetectedChanges) -> list[str]:
+    """Return an area (m2, or pixels) as the cells of a row: in m2 and ha, or in pixels."""
     return [f"{area:,.0f}", f"{area / 10_000:,.3f}"] if changes.has_metric_areas else [f"{area:,.0f}"]
 
 
@@ -215,6 +218,7 @@ def _count_by_size(changes: DetectedChanges) -> list[tuple[str, float]]:
 
 # ------------------------------------------------------------------------------------------------ objects
 def _build_largest(pair: RasterPair, changes: DetectedChanges) -> html.Section:
+    """Build the section with pictures of the largest objects."""
     cards = [_build_card(pair, changes, rank) for rank in range(min(MAX_CROPS, len(changes.objects)))]
     lead = "Both images show the same outline; the number is the object's id in changes.gpkg."
     lead = lead if pair.grid.crs is None else f"North is up. {lead}"
@@ -261,6 +265,7 @@ def _choose_crop(box: NDArray[np.int64], shape_hw: tuple[int, int]) -> tuple[int
 
 # ------------------------------------------------------------------------------------------------ classes
 def _build_classes(folder: Path, changes: DetectedChanges) -> html.Section:
+    """Build the section with the class maps of both dates, read from `folder`, and the share of every class."""
     assert changes.class_px_2K is not None, "the section is for detectors with classes"
     colours = choose_class_colours(changes.classes)
     maps = [
@@ -294,6 +299,7 @@ def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
 
 # ------------------------------------------------------------------------------------------------ provenance
 def _build_provenance(pair: RasterPair, changes: DetectedChanges, run: RunRecord) -> html.Section:
+    """Build the section that says of what, how and with which versions the result was made, and what lies beside it."""
     config, metric, least = run.config, changes.has_metric_areas, changes.left_out.least_area
     facts = {
         "Before": str(pair.before.path),

@@ -57,7 +57,7 @@ def evaluate_network(
         model: the network, on `device`.
         pairs: with labels.
         device: where to compute.
-        label_values: as in `data.images.read_mask`.
+        label_values: as in `data.labels.files.read_mask`.
         stretch: as in `data.images.read_rgb`: that of the run.
         bands: those of the run; None: RGB.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.

@@ -118,7 +118,7 @@ def score_vlm_alone(
     Args:
         store: holds the answers.
         pairs: those without a label don't count.
-        label_values: as in `data.images.read_mask`.
+        label_values: as in `data.labels.files.read_mask`.
         quiet: show no progress.
 
     Returns:

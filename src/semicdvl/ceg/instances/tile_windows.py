@@ -55,5 +55,6 @@ class TileIndex:
 
 
 def _search_box(window: Window) -> shapely.Polygon:
+    """Return a window as a box whose x are columns and y are rows."""
     rows, cols = window
     return shapely.box(cols.start, rows.start, cols.stop, rows.stop)

@@ -61,6 +61,7 @@ def _build_table(outcomes: Sequence[PairOutcome]) -> Markup:
 
 
 def _build_row(one: PairOutcome) -> tuple[object, ...]:
+    """Return the cells of a pair; those that a failed one lacks are None."""
     if one.objects is None:
         return one.name, "failed", None, None, None, None, None
     link = Markup('<a href="{}/report.html">{}</a>').format(quote(one.name), one.name)

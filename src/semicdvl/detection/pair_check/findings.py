@@ -36,6 +36,7 @@ def derive_findings(check: PairCheck) -> list[Finding]:
 
 
 def _check_dates(check: PairCheck) -> Iterator[Finding]:
+    """Yield what the dates of acquisition say, and whether both images are one."""
     common_px = check.radiometry.common_frac * check.height_px * check.width_px
     if check.radiometry.equal_frac == 1 and common_px >= MIN_COMPARED_PX:
         text = "Every pixel has the same value at both dates: this is one image twice"
@@ -53,6 +54,7 @@ def _check_dates(check: PairCheck) -> Iterator[Finding]:
 
 
 def _check_grids(check: PairCheck) -> Iterator[Finding]:
+    """Yield what CRS, size and shape of the pixels, datums and overlap say."""
     before, after = check.before, check.after
     if before.crs is None:
         yield Finding("crs", FINE, "The images have no CRS: results will have none either, and areas are in pixels")
@@ -80,6 +82,7 @@ def _check_grids(check: PairCheck) -> Iterator[Finding]:
 
 
 def _check_data(check: PairCheck) -> Iterator[Finding]:
+    """Yield what pixels without data, borders, saturation and contrast say."""
     radiometry = check.radiometry
     if radiometry.common_frac == 0:
         remedy = "Check the no-data values of both images and that they show the same place"
@@ -115,6 +118,7 @@ def _check_data(check: PairCheck) -> Iterator[Finding]:
 
 
 def _check_radiometry(check: PairCheck) -> Iterator[Finding]:
+    """Yield how far the values of the dates differ."""
     bands = check.radiometry.bands
     if not bands:
         return
@@ -141,6 +145,7 @@ def _check_radiometry(check: PairCheck) -> Iterator[Finding]:
 
 
 def _check_shift(check: PairCheck) -> Iterator[Finding]:
+    """Yield what the measured shift says, or that it could not be measured."""
     shift = check.shift
     if not shift.is_known:
         if check.radiometry.common_frac > 0:

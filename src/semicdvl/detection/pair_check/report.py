@@ -41,6 +41,7 @@ def write_check_report(path: Path, pair: RasterPair, check: PairCheck) -> None:
 
 # ------------------------------------------------------------------------------------------------ sections
 def _build_verdict(check: PairCheck) -> html.Section:
+    """Build the section with the numbers that decide, the findings and what to do about them."""
     shift = check.shift
     headline = [
         (f"{max(check.overlap_before_frac, check.overlap_after_frac):.0%}", "of the smaller image lies in the overlap"),
@@ -56,6 +57,7 @@ def _build_verdict(check: PairCheck) -> html.Section:
 
 
 def _build_overlay(pair: RasterPair) -> html.Section:
+    """Build the section in which the dates lie over each other: a swipe, and checkerboards of all and of the middle."""
     window = pair.read_overview(max_px=CHECK_OVERVIEW_PX)
     before, after = (colours.hatch_no_data(image, window.valid_HW) for image in (window.t1_HWC, window.t2_HWC))
     side = max(12, -(-max(window.valid_HW.shape) // CHECKERBOARD_FIELDS))
@@ -77,6 +79,7 @@ def _build_overlay(pair: RasterPair) -> html.Section:
 
 
 def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
+    """Build the section of the shifts of single windows; there is none where no window could be measured."""
     if not shift.local:
         return []
     lead = format_shift(shift)[0].upper() + format_shift(shift)[1:] + "."
@@ -94,6 +97,7 @@ def _build_shift(pair: RasterPair, shift: Shift) -> list[html.Section]:
 
 
 def _describe_arrows(shift: Shift) -> str:
+    """Return the caption of the arrows."""
     longest = _measure_longest_arrow(shift)
     if not shift.is_known:
         return "One arrow per window, showing the direction only. They do not agree, so the shift is not known."
@@ -104,20 +108,22 @@ def _describe_arrows(shift: Shift) -> str:
 
 
 def _build_images(pair: RasterPair) -> html.Section:
+    """Build the section with each date by itself, where only its own pixels without data are hatched."""
     figures = []
     for date, name in ((pair.before, "before"), (pair.after, "after")):
         height, width = date.grid.height, date.grid.width
         step = max(1.0, max(height, width) / IMAGE_PX)
-        image, valid = date.read(
+        image_HWC, valid_HW = date.read(
             0, 0, height, width, shape_hw=(max(1, round(height / step)), max(1, round(width / step)))
         )
-        caption = f"{name}: {date.path.name}, {1 - valid.mean():.1%} without data"
-        figures.append(html.render_figure(colours.hatch_no_data(image, valid), caption))
+        caption = f"{name}: {date.path.name}, {1 - valid_HW.mean():.1%} without data"
+        figures.append(html.render_figure(colours.hatch_no_data(image_HWC, valid_HW), caption))
     lead = "The overlap at each date. Hatched: no data at that date."
     return html.Section("Each date on its own", [html.render_gallery(figures, least_px=420)], lead=lead)
 
 
 def _build_numbers(check: PairCheck) -> html.Section:
+    """Build the section of tables: the files, the values of every band, and how the dates differ in them."""
     bands = []
     for date, seen in (("before", check.radiometry.before), ("after", check.radiometry.after)):
         for band in seen.bands:

@@ -113,6 +113,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
 
     @contextlib.contextmanager
     def _open_unfinished_rows(self, index: int) -> Iterator[ReadRowsAbove]:
+        """Open the rows of a row of tiles that the next one is blended with."""
         done, height = self.tiling.finished_rows(index), self._row_height_px(index)
         with self._path(index, "planes").open("rb", buffering=0) as handle:
 
@@ -131,6 +132,7 @@ class ScoreStore(TileStore[InstanceRowWriter]):
         return next((index for index in rows if not self._is_whole(index)), len(rows))
 
     def _is_whole(self, index: int) -> bool:
+        """Tell whether a row of tiles has a record, and its files have the checksums in it."""
         if not self._path(index, "json").is_file():
             return False
         try:
