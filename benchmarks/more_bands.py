@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import semicdvl as cd
 from semicdvl.checkpoint import read_run, read_run_bands
 from semicdvl.config import Recipe, parse_recipe
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_class_maps, read_pair
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.data.split_file import read_split, write_split

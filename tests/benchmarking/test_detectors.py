@@ -23,7 +23,7 @@ from semicdvl.benchmarking.results import build_difference_table, compare_method
 from semicdvl.benchmarking.run import BenchmarkResult, run_benchmark
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.calibrated import CalibratedVLMDetector

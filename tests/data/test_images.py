@@ -13,7 +13,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from tests.support.dataset_files import folder_of_pairs, save
 
-from semicdvl.data.images import ImageCache, read_image_size, read_rgb
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.reading import read_image_size, read_rgb
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.pair_checks import check_all_pair_files, check_pair_files
 from semicdvl.data.pairs import read_pair

@@ -19,7 +19,8 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from semicdvl.data.images import read_mask, read_opaque, read_rgb
+from semicdvl.data.images.reading import read_opaque, read_rgb
+from semicdvl.data.labels.files import read_mask
 from semicdvl.data.pair_checks import check_pair_files
 from semicdvl.data.prepare.polygon_layer import read_polygons
 from semicdvl.errors import InputError

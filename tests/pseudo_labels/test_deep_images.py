@@ -14,7 +14,7 @@ from tests.support.synthetic_rasters import at, tif
 from tests.support.tiny_training import HOUSE_PROMPTS, build_tiny_recipe
 
 import semicdvl as cd
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.readers import folder
 from semicdvl.errors import InputError

@@ -19,7 +19,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.errors import RasterioError
 
-from semicdvl.data.image_files import open_image_raster
+from semicdvl.data.images.files import open_image_raster
 from semicdvl.errors import InputError, SemicdvlError
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.open_pair import open_pair

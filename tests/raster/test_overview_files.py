@@ -14,7 +14,7 @@ from rasterio.enums import Resampling
 from tests.support.synthetic_rasters import at, city, tif
 
 import semicdvl as cd
-from semicdvl.data.image_files import open_image_raster
+from semicdvl.data.images.files import open_image_raster
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.io.open_pair import open_pair

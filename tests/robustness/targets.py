@@ -182,7 +182,7 @@ def _read_split(scene: Path) -> Any:
 
 def _load_pairs(scene: Path, folder: str) -> Any:
     dataset = cd.load_dataset(scene / folder)
-    from semicdvl.data.images import read_rgb
+    from semicdvl.data.images.reading import read_rgb
 
     return [read_rgb(path) for pair in dataset.pairs for path in (pair.before, pair.after)]
 

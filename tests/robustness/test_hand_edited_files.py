@@ -19,7 +19,7 @@ from tests.support.command import command
 
 import semicdvl as cd
 from semicdvl.atomic_files import hash_values
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.split_file import SPLIT_FORMAT, read_split, write_split
 from semicdvl.detection import pipeline
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector

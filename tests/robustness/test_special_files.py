@@ -16,7 +16,7 @@ from tests.robustness.targets import OLD
 import semicdvl as cd
 from semicdvl.cli import app
 from semicdvl.config import load_recipe
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.name_lists import read_name_list
 from semicdvl.data.prepare.polygon_layer import read_polygons

@@ -13,7 +13,7 @@ from tests.robustness.runner import run_case
 from tests.robustness.targets import build_scene
 
 import semicdvl as cd
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 
 NAMES = (
     "a b.png", "-o.png", "--help.png", ".hidden.png", "a\nb.png", "a\tb.png", "\x1b[31mred.png", "é.png", "e\u0301.png",

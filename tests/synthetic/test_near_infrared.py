@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from semicdvl.data.images import read_bands, read_opaque, read_rgb
+from semicdvl.data.images.reading import read_bands, read_opaque, read_rgb
 from semicdvl.synthetic.city import SyntheticCity
 from semicdvl.synthetic.config import CitySpec
 from semicdvl.synthetic.generate import generate_city

@@ -8,7 +8,7 @@ import rasterio
 import rasterio.features
 from tests.support.synthetic_cities import city, rasterize_footprints
 
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_class_maps
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import DataError, OutputError

@@ -16,7 +16,8 @@ from tests.support.tiny_training import build_tiny_recipe
 import semicdvl as cd
 from semicdvl.checkpoint import read_run, read_run_bands
 from semicdvl.config import parse_recipe
-from semicdvl.data.images import ImageCache, read_bands
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.reading import read_bands
 from semicdvl.data.pair_checks import measure_pairs_bands
 from semicdvl.data.readers import folder
 from semicdvl.errors import CheckpointError, ConfigError, InputError

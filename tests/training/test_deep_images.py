@@ -17,7 +17,7 @@ from tests.support.tiny_training import build_tiny_recipe
 import semicdvl as cd
 from semicdvl.benchmarking.detectors import run_detector_job
 from semicdvl.checkpoint import read_run, read_run_stretch
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.readers import folder
 from semicdvl.data.split_file import write_split

@@ -23,7 +23,7 @@ from rich.console import Console
 from semicdvl.benchmarking.config import DetectorEntry, ZeroLabelConfig
 from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.config import parse_section
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split

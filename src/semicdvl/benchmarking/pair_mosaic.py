@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_pair, read_pair_size
 from semicdvl.types import Detector, PairFiles, PairTile, ScoreStrip, ScoreStrips
 

@@ -1,7 +1,7 @@
 """Pairs of images on disk -> batches of tensors.
 
-pairs.py            one pair as arrays; images.py one image as an array; pair_checks.py whether the files fit
-image_files.py      opens and decodes a file of an image or a label
+pairs.py            one pair as arrays; pair_checks.py whether the files fit
+images/             one image as an array, and many of them in memory
 change_dataset.py   what a reader returns; publication.py what its module may declare of published names and lists
 labels/             change masks and class maps: what a file of them holds
 readers/            a folder of any layout -> ChangeDataset, one file per data set

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.image_files import UInt8Array
+from semicdvl.data.images.files import UInt8Array
 from semicdvl.errors import ConfigError
 from semicdvl.types import IGNORE
 

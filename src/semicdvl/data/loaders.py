@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.pairs import read_class_maps, read_pair, read_pair_size
 from semicdvl.data.samples import BatchBuilder, LoaderOptions, stack_images

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from semicdvl.data.change_dataset import SUBSETS, require_unique_names
-from semicdvl.data.image_files import IMAGE_SUFFIXES
+from semicdvl.data.images.files import IMAGE_SUFFIXES
 from semicdvl.errors import DataError, InputError
 from semicdvl.text_files import read_text_file
 

@@ -14,9 +14,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from semicdvl.data.image_files import PILLOW_SUFFIXES, open_image_raster
-from semicdvl.data.images import (
-    ImageCache,
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.files import PILLOW_SUFFIXES, open_image_raster
+from semicdvl.data.images.reading import (
     count_bands,
     holds_deep_values,
     read_bands,

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.image_files import UInt8Array
-from semicdvl.data.images import ImageCache, read_image_size, read_opaque
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.files import UInt8Array
+from semicdvl.data.images.reading import read_image_size, read_opaque
 from semicdvl.errors import InputError
 from semicdvl.types import IGNORE, PairFiles
 

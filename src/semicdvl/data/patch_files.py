@@ -16,7 +16,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_atomically
-from semicdvl.data.image_files import open_image_raster
+from semicdvl.data.images.files import open_image_raster
 from semicdvl.raster.grid import Grid
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 

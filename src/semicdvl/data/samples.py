@@ -20,8 +20,8 @@ from semicdvl.data.augment import (
     draw_cutmix_box,
     draw_photometric,
 )
-from semicdvl.data.image_files import UInt8Array
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.files import UInt8Array
 from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
 from semicdvl.raster.stored_values import Stretch

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.image_files import IMAGE_SUFFIXES
-from semicdvl.data.images import (
+from semicdvl.data.images.files import IMAGE_SUFFIXES
+from semicdvl.data.images.reading import (
     has_further_bands,
     holds_deep_values,
     read_bands,

@@ -22,8 +22,8 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from semicdvl.data.image_files import PILLOW_SUFFIXES, open_image_raster
-from semicdvl.data.images import read_image_size
+from semicdvl.data.images.files import PILLOW_SUFFIXES, open_image_raster
+from semicdvl.data.images.reading import read_image_size
 from semicdvl.data.labels.files import read_stored_label
 from semicdvl.data.labels.masks import StoredLabel, decode_label, read_stored_raster
 from semicdvl.data.prepare.polygon_files import VECTOR_SUFFIXES

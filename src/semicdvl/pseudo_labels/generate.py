@@ -21,7 +21,7 @@ from semicdvl.ceg.labels import (
 )
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import PairArrays, read_pair
 from semicdvl.errors import InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing

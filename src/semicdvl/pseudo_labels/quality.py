@@ -20,7 +20,7 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor, PairFeatures
 from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.pairs import read_known_label
 from semicdvl.errors import StoreError

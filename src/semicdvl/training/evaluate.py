@@ -15,7 +15,7 @@ from torch import nn
 from semicdvl.checkpoint import load_network, read_run, read_run_bands, read_run_stretch
 from semicdvl.config import DataConfig
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.loaders import load_eval_batches
 from semicdvl.data.split_file import read_split
 from semicdvl.errors import DataError
@@ -58,7 +58,7 @@ def evaluate_network(
         pairs: with labels.
         device: where to compute.
         label_values: as in `data.labels.files.read_mask`.
-        stretch: as in `data.images.read_rgb`: that of the run.
+        stretch: as in `data.images.reading.read_rgb`: that of the run.
         bands: those of the run; None: RGB.
         processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
         classes: names of the classes of its segmentation heads, if they are to be scored, too.

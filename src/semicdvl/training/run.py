@@ -16,7 +16,7 @@ from torch import nn
 from semicdvl.atomic_files import leave_nothing_if_refused, write_json
 from semicdvl.checkpoint import build_network, read_run_bands, read_run_stretch, record_bands, record_stretch
 from semicdvl.config import Recipe
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.loaders import check_split, load_train_batches
 from semicdvl.data.pair_checks import check_all_pair_files, measure_pairs_bands, measure_pairs_stretch
 from semicdvl.data.samples import LoaderOptions

@@ -19,7 +19,7 @@ from semicdvl.atomic_files import write_json
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.checkpoint import load_weights, load_weights_into
 from semicdvl.config import Recipe
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_known_label
 from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.metrics.change import ConfusionCounts

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.support.dataset_files import folder_of_pairs, save
 
 from semicdvl.data.augment import WeakAugmentation
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.labels.files import read_classes
 from semicdvl.data.loaders import load_eval_batches, load_train_batches
 from semicdvl.data.pair_checks import check_all_pair_files

@@ -11,7 +11,7 @@ from affine import Affine
 from PIL import Image
 from tests.support.dataset_files import save
 
-from semicdvl.data.images import read_image_size, read_rgb
+from semicdvl.data.images.reading import read_image_size, read_rgb
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import InputError

@@ -17,7 +17,7 @@ from tests.support.tiny_training import build_tiny_recipe
 
 import semicdvl as cd
 from semicdvl.checkpoint import read_run, read_run_bands
-from semicdvl.data.images import read_bands, read_opaque, read_rgb
+from semicdvl.data.images.reading import read_bands, read_opaque, read_rgb
 from semicdvl.data.patch_files import read_source_bands
 from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.run import prepare_patches

@@ -15,7 +15,7 @@ from tests.support.command import command
 from tests.support.synthetic_rasters import tif
 from tests.support.synthetic_town import paint, photograph
 
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.readers import folder
 
 PLACE = Affine(0.5, 0, 366676, 0, -0.5, 4104256)

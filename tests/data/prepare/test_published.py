@@ -12,7 +12,7 @@ from tests.support.command import command
 from tests.support.dataset_files import folder_of_pairs, save
 from tests.support.paths import SHARED
 
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.name_lists import read_name_list
 from semicdvl.data.prepare.published import cut_published, verify_lists
 from semicdvl.data.publication import find_publication

@@ -19,7 +19,8 @@ from shapely.geometry import Polygon, box
 from tests.support.command import command
 
 from semicdvl.config import parse_recipe
-from semicdvl.data.images import ImageCache, read_rgb
+from semicdvl.data.images.cache import ImageCache
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.data.labels.files import read_mask
 from semicdvl.data.name_lists import read_name_list
 from semicdvl.data.pairs import read_class_maps

@@ -13,8 +13,8 @@ from PIL import Image
 from tests.support.object_scenes import PLAIN, build_plain_frame
 from tests.support.synthetic_rasters import city, png, tif
 
-from semicdvl.data.image_files import open_image_raster
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.files import open_image_raster
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.raster.vector.files import write_vector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from semicdvl.data.image_files import (
+from semicdvl.data.images.files import (
     PILLOW_SUFFIXES,
     UInt8Array,
     WindowPx,

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from semicdvl.atomic_files import write_atomically
 from semicdvl.data import DATASETS
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.name_lists import read_name_list
 from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.pairs import read_pair

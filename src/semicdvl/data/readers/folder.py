@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset, require_unique_names
-from semicdvl.data.image_files import IMAGE_SUFFIXES
+from semicdvl.data.images.files import IMAGE_SUFFIXES
 from semicdvl.data.labels.classes import LEGEND_FILE, read_legend
 from semicdvl.data.name_lists import read_subset_lists
 from semicdvl.errors import DataError, InputError

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset
-from semicdvl.data.images import read_image_size
+from semicdvl.data.images.reading import read_image_size
 from semicdvl.data.publication import Publication
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import DataError

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semicdvl.data.change_dataset import SUBSETS, ChangeDataset
-from semicdvl.data.images import read_image_size
+from semicdvl.data.images.reading import read_image_size
 from semicdvl.data.name_lists import read_subset_lists
 from semicdvl.data.pair_checks import check_all_pair_files
 from semicdvl.data.publication import Publication

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from semicdvl.ceg.features import FeatureExtractor
-from semicdvl.data.image_files import open_image_raster
+from semicdvl.data.images.files import open_image_raster
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.evaluation.map_vs_truth import DetectedMap
 from semicdvl.raster.io.pair_reader import RasterPair

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.image_files import open_image_raster
-from semicdvl.data.images import read_image_size, read_rgb
+from semicdvl.data.images.files import open_image_raster
+from semicdvl.data.images.reading import read_image_size, read_rgb
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_files, write_patch, write_png
 from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from semicdvl.config import Recipe
-from semicdvl.data.images import ImageCache
+from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import read_pair
 from semicdvl.errors import ConfigError, DataError, DivergedError
 from semicdvl.pseudo_labels.quality import select_evenly

@@ -1,12 +1,11 @@
-"""Read an image file as one array, whole or a window of it, and keep images and labels in memory for a training.
+"""Read an image file as one array, whole or a window of it.
 
 Photographs are turned as their EXIF orientation says.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from semicdvl.data.image_files import (
+from semicdvl.data.images.files import (
     EIGHT_BIT_MODES,
     PILLOW_SUFFIXES,
     UInt8Array,
@@ -30,7 +29,6 @@ from semicdvl.data.image_files import (
     open_picture,
     read_png_depth,
 )
-from semicdvl.data.labels.files import read_classes, read_mask
 from semicdvl.data.labels.masks import read_palette
 from semicdvl.errors import InputError
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
@@ -38,7 +36,6 @@ from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_valu
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
 from semicdvl.raster.stored_values import BandScaling, Stretch
 from semicdvl.reading.regular_files import read_stamp
-from semicdvl.types import ClassLegend, InputBands
 
 MAX_RGB_BANDS = 4
 RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -243,93 +240,3 @@ def _to_rgb(picture: Image.Image) -> UInt8Array:
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"), dtype=np.uint8)
-
-
-# ------------------------------------------------------------------------------------------------ cache
-class ImageCache:
-    """Decoded files in memory: kept until the budget is full; after that only the last few are.
-
-    Training reads every file once per epoch, so evicting the oldest would keep nothing useful: what is in the cache
-    stays there. The few recent files serve crops of one tile that are read one after the other.
-
-    Attributes:
-        max_bytes: the budget.
-        cached_bytes: what is kept.
-        label_values: as in `read_mask`.
-        stretch: as in `read_rgb`.
-        bands: that are read in place of RGB; None: RGB.
-    """
-
-    RECENT = 6
-
-    def __init__(
-        self,
-        max_bytes: int,
-        *,
-        label_values: Mapping[int, int] | None = None,
-        stretch: Stretch | None = None,
-        bands: InputBands | None = None,
-    ) -> None:
-        """Create an empty cache of at most `max_bytes`; the others are its attributes."""
-        self.max_bytes, self.cached_bytes = max_bytes, 0
-        self.label_values, self.stretch, self.bands = label_values, stretch, bands
-        self._kept: dict[Hashable, NDArray[Any]] = {}
-        self._recent: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
-
-    def read_image(self, path: Path, window_px: WindowPx | None = None) -> NDArray[Any]:
-        """Return what the network sees of an image: RGB, or `bands`; the array is shared, don't write into it."""
-        if self.bands is None:
-            return self.read_rgb(path, window_px)
-        return self.get_or_read(("bands", path, window_px), lambda: self._read_bands(path, window_px))
-
-    def _read_bands(self, path: Path, window_px: WindowPx | None) -> NDArray[Any]:
-        """Read the bands; where the image shows nothing they have their mean."""
-        assert self.bands is not None
-        values_HWC = read_bands(path, self.bands.numbers, window_px=window_px)
-        return self.bands.fill_hidden(values_HWC, read_opaque(path, window_px=window_px))
-
-    def read_rgb(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
-        """Return what the function `read_rgb` returns; the array is shared, don't write into it."""
-        if path.suffix.lower() in PILLOW_SUFFIXES:  # no windows in these formats: decoded, and kept, as a whole
-            whole_HWC = self.get_or_read(("rgb", path), lambda: read_rgb(path, stretch=self.stretch))
-            return cut_window(path, whole_HWC, window_px)
-        return self.get_or_read(
-            ("rgb", path, window_px), lambda: read_rgb(path, window_px=window_px, stretch=self.stretch)
-        )
-
-    def read_mask(self, path: Path, window_px: WindowPx | None = None) -> UInt8Array:
-        """Return what the function `read_mask` returns; the array is shared, don't write into it."""
-        values = self.label_values
-        if path.suffix.lower() in PILLOW_SUFFIXES:
-            return cut_window(
-                path, self.get_or_read(("mask", path), lambda: read_mask(path, label_values=values)), window_px
-            )
-        return self.get_or_read(
-            ("mask", path, window_px), lambda: read_mask(path, window_px=window_px, label_values=values)
-        )
-
-    def read_classes(self, path: Path, legend: ClassLegend, window_px: WindowPx | None = None) -> UInt8Array:
-        """Return what the function `read_classes` returns; the array is shared, don't write into it."""
-        if path.suffix.lower() in PILLOW_SUFFIXES:
-            whole_HW = self.get_or_read(("classes", path, legend), lambda: read_classes(path, legend))
-            return cut_window(path, whole_HW, window_px)
-        return self.get_or_read(
-            ("classes", path, legend, window_px), lambda: read_classes(path, legend, window_px=window_px)
-        )
-
-    def get_or_read(self, key: Hashable, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return the array of a key, or read and keep it: permanently while the budget lasts, else among the recent."""
-        array = self._kept.get(key)
-        if array is None:
-            array = self._recent.get(key)
-        if array is not None:
-            return array
-        array = read()
-        if self.cached_bytes + array.nbytes <= self.max_bytes:
-            self._kept[key] = array
-            self.cached_bytes += array.nbytes
-            return array
-        self._recent[key] = array
-        while len(self._recent) > self.RECENT:
-            self._recent.popitem(last=False)
-        return array
