@@ -28,6 +28,7 @@ from semicdvl.raster.overview_files import (
     find_overview_fault,
     list_overview_files,
 )
+from semicdvl.reading.companion_files import require_plain_companions
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
 
@@ -131,6 +132,7 @@ def open_raster(gdal_name: str, *, display_name: str | Path, local: bool, allow_
 
 def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) -> Any:
     home = resolve_links(path).parent
+    require_plain_companions(path)
     virtual = is_vrt(path)
     if virtual:
         for source in list_vrt_sources(path, display_name, home=None if allow_outside else home):
@@ -158,8 +160,8 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
     """Return a dataset whose overviews lie beside it, and whose pixels have a size and a place; close another.
 
     Raises:
-        InputError: it names other overviews, or its geotransform has numbers that are not finite or beyond any map, or
-            pixels without an area.
+        InputError: it has no band, names other overviews, or its geotransform has numbers that are not finite or beyond
+            any map, or pixels without an area.
     """
     named = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "").removeprefix(":::BASE:::")
     inside = home is not None and not _PREFIXED.match(named) and resolve_links(home / named).is_relative_to(home)
@@ -167,6 +169,12 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
         dataset.close()
         remedy = "Copy its pixels to a plain GeoTIFF with `gdal_translate`, and give that"
         raise InputError(display_name, "It names overviews outside of its folder", remedy)
+    if dataset.count == 0:
+        pages = [str(name) for name in dataset.subdatasets]
+        dataset.close()
+        problem = f"It holds {len(pages)} images" if pages else "It holds no image"
+        remedy = "Write one of them to a file of its own, e.g. `gdal_translate -sds IN OUT`"
+        raise InputError(display_name, problem, remedy if pages else "Give a GeoTIFF, PNG or JPEG file")
     transform = dataset.transform
     numbers = (*tuple(transform)[:6], *(transform @ (dataset.width, dataset.height)))
     fits = all(math.isfinite(number) and abs(number) <= MAX_COORDINATE for number in numbers)

@@ -55,3 +55,5 @@ MAX_PICTURE_PX = 2**28
 """Pixels of a label picture that is decoded as a whole: 16,384 x 16,384."""
 MAX_COORDINATE = 1e15
 """Greatest coordinate of a vector, in any unit: no map has it, and areas beyond it overflow."""
+MAX_COMPANION_TEXT_BYTES = 256 * MIB
+"""A text beside an image or a layer (world file, projection, metadata), which GDAL reads as a whole."""

@@ -50,6 +50,11 @@ def find_file_fault(path: Path | str) -> str | None:
         return None
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return find_kind_fault(mode)
+
+
+def find_kind_fault(mode: int) -> str | None:
+    """Return what a path is by its mode, where that is neither a regular file nor a folder."""
     return next((words for is_kind, words in KINDS if is_kind(mode)), None)
 
 

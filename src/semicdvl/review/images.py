@@ -28,6 +28,7 @@ from semicdvl.raster.io.open_pair import GRID_CHOICES, open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.warp import Alignment
+from semicdvl.reading.companion_files import require_plain_companions
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig
 from semicdvl.types import ReadingSettings
@@ -229,6 +230,7 @@ def open_result_raster(path: Path) -> Any:
     Raises:
         InputError: it is missing, damaged, or its pieces are too large to be read for a tile.
     """
+    require_plain_companions(path)
     try:
         with ignore_not_georeferenced():  # plain images have no georeference
             raster = rasterio.open(path, driver="GTiff")

@@ -27,7 +27,9 @@ from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
+from semicdvl.reading.companion_files import require_plain_companions
 from semicdvl.reading.json_files import shorten
+from semicdvl.reading.regular_files import require_file_or_folder
 
 HEAD_BYTES = 65_536
 MAX_GML_BYTES = 2**30
@@ -146,6 +148,7 @@ class BrokenShapesError(DataSourceError):  # type: ignore[misc]
 @contextmanager
 def _open_source(path: Path) -> Iterator[Path | str | bytes]:
     """Give what pyogrio opens, with OGR's settings in force."""
+    require_plain_companions(path)
     kind = find_vector_kind(path)
     source: Path | str | bytes = _read_gml(path) if kind == "GML" else path.absolute()
     if kind == "GeoJSON":
@@ -154,6 +157,9 @@ def _open_source(path: Path) -> Iterator[Path | str | bytes]:
         _check_views(path)
     elif kind == "archive":
         source = _find_place_in_archive(path)
+    elif kind == "file geodatabase":
+        for part in path.iterdir():
+            require_file_or_folder(part, remedy=REMEDY)
     before = {name: pyogrio.get_gdal_config_option(name) for name in SETTINGS}
     pyogrio.set_gdal_config_options(SETTINGS)
     try:
