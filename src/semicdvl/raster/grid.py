@@ -11,6 +11,7 @@ import pyproj
 from affine import Affine
 from pyproj import Geod
 from pyproj.transformer import TransformerGroup
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import calculate_default_transform, transform, transform_bounds
@@ -23,6 +24,8 @@ GRID_TOLERANCE_PX = 0.02
 FULL_CIRCLE_DEG = 360
 UTM_LATITUDES_DEG = (-80.0, 84.0)
 """Latitudes that UTM covers."""
+EARTH_RADIUS_M, MAX_RADIUS_DEVIATION = 6_375_000.0, 0.005
+"""How PROJ tells ellipsoids of the earth from those of other celestial bodies, to which it knows no transformation."""
 MAX_SCALE_DISTORTION = 0.01
 """Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
 
@@ -67,8 +70,11 @@ class Grid:
 
     @property
     def has_position_on_earth(self) -> bool:
-        """Whether map coordinates can become longitude and latitude: a local (engineering) CRS has lengths only."""
-        return self.crs is not None and bool(self.crs.is_projected or self.crs.is_geographic)
+        """Whether map coordinates can become longitude and latitude.
+
+        A local (engineering) CRS has lengths only, and so has one of another celestial body.
+        """
+        return self.crs is not None and bool(self.crs.is_projected or self.crs.is_geographic) and is_of_earth(self.crs)
 
     @property
     def gsd_m(self) -> float | None:
@@ -103,6 +109,18 @@ class Grid:
         """Return a grid of another number of pixels over the same ground."""
         scale = Affine.scale(self.width / width, self.height / height)
         return Grid(self.crs, self.transform @ scale, height, width)
+
+
+def is_of_earth(crs: CRS) -> bool:
+    """Tell whether a CRS may be one of the earth: its ellipsoid has about the size of the earth, or is not known."""
+    return _is_of_earth(crs.to_wkt())
+
+
+@lru_cache(maxsize=64)
+def _is_of_earth(wkt: str) -> bool:
+    """Tell whether a CRS may be one of the earth."""
+    ellipsoid = pyproj.CRS.from_wkt(wkt).ellipsoid
+    return ellipsoid is None or abs(ellipsoid.semi_major_metre / EARTH_RADIUS_M - 1) <= MAX_RADIUS_DEVIATION
 
 
 def drop_height(crs: CRS | None) -> CRS | None:
@@ -191,7 +209,10 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
     if grid.crs == other.crs:
         bounds = other.bounds
     else:
-        bounds = transform_bounds(other.crs, grid.crs, *other.bounds, densify_pts=21)
+        try:
+            bounds = transform_bounds(other.crs, grid.crs, *other.bounds, densify_pts=21)
+        except (CRSError, CPLE_BaseError):
+            return None
         if grid.crs is not None and grid.crs.is_geographic:
             bounds = _unwrap_longitudes(bounds, grid)
     to_pixel = ~grid.transform

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -105,7 +105,7 @@ class ImageReader:
         offset = find_pixel_offset(self.grid, grid)
         if offset is not None:
             return replace(self, grid=grid, row=offset[0], col=offset[1])
-        view = open_warped_view(self.dataset, self.file_grid, grid, band=self.bands[0], resampling=Resampling.cubic)
+        view = open_warped_view(self.dataset, self.file_grid, grid, resampling=Resampling.cubic)
         return replace(self, dataset=view, grid=grid, warped=True)
 
     def move_to_longitudes_of(self, grid: Grid) -> ImageReader:
@@ -339,9 +339,7 @@ class ImageReader:
         if not self.warped or step == 1:
             return OverviewSample(*self._read_raw(0, 0, grid.height, grid.width, shape_hw=size), np.zeros(size, bool))
         small, band = grid.resize(*size), self.bands[0]
-        with open_warped_view(
-            self.file_dataset, self.file_grid, small, band=band, resampling=Resampling.nearest
-        ) as view:
+        with open_warped_view(self.file_dataset, self.file_grid, small, resampling=Resampling.nearest) as view:
             return OverviewSample(*self._read_dataset(view, None, size, Resampling.nearest), np.zeros(size, bool))
 
     def close(self) -> None:
@@ -363,8 +361,12 @@ def read_valid_mask(dataset: Any, window: Window | None, size_hw: tuple[int, int
     """Return where a window of a dataset has data.
 
     A dataset whose bands are declared valid everywhere is not asked: GDAL would go through all blocks of the window,
-    which takes ten times as long as the pixels of an overview.
+    which takes ten times as long as the pixels of an overview. An alpha band is read as such: GDAL itself knows it as
+    the mask of one or three other bands only, not of the five of a warped view of four.
     """
     if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
-        return np.ones(size_hw, np.bool_)
+        roles = dataset.colorinterp
+        if ColorInterp.alpha not in roles:
+            return np.ones(size_hw, np.bool_)
+        return np.asarray(dataset.read(roles.index(ColorInterp.alpha) + 1, window=window, out_shape=size_hw) > 0)
     return np.asarray(dataset.dataset_mask(window=window, out_shape=size_hw) > 0)

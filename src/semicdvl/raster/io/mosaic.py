@@ -34,6 +34,7 @@ from semicdvl.raster.io.open_dataset import (
     open_dataset,
     read_grid,
 )
+from semicdvl.raster.io.views.alpha_band import ALPHA_COUNTS, needs_alpha
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 from semicdvl.raster.io.views.tagged_view import TaggedView, open_tagged_view
 from semicdvl.raster.io.views.upright_view import require_north_up
@@ -204,11 +205,11 @@ def _count_bands(dataset: Any) -> tuple[int, str]:
 
 def _place_file(name: str, dataset: Any, grid: Grid, views: ExitStack) -> MosaicFile:
     """Return where a file lies on the mosaic's grid, through a resampled view if its pixels do not coincide with it."""
-    flags = dataset.mask_flag_enums[0]
     offset = find_pixel_offset(grid, read_grid(dataset))
     if offset is not None:
+        fully_valid = MaskFlags.all_valid in dataset.mask_flag_enums[0]
         absolute = str(Path(name).absolute()) if is_local_name(name) else name
-        return MosaicFile(absolute, *offset, dataset.height, dataset.width, MaskFlags.all_valid in flags)
+        return MosaicFile(absolute, *offset, dataset.height, dataset.width, fully_valid)
     window = find_covering_window(grid, read_grid(dataset))
     if window is None:
         problem = "The image cannot be projected into the CRS of the first file"
@@ -221,13 +222,32 @@ def _place_file(name: str, dataset: Any, grid: Grid, views: ExitStack) -> Mosaic
         height=height,
         width=width,
         resampling=Resampling.cubic,
-        add_alpha=dataset.nodata is None and MaskFlags.alpha not in flags,
+        add_alpha=needs_alpha(dataset),
         **choose_warp_options(dataset),
     )
     with view:
         memory_file = views.enter_context(MemoryFile(ext=".vrt"))
         rasterio.shutil.copy(view, memory_file.name, driver="VRT")
-    return MosaicFile(memory_file.name, row, col, height, width, False)
+        warped = MosaicFile(memory_file.name, row, col, height, width, False)
+        return replace(warped, gdal_name=_mask_by_alpha(memory_file.name, view, views))
+
+
+def _mask_by_alpha(name: str, view: Any, views: ExitStack) -> str:
+    """Return the name of a raster in memory whose mask is the alpha band of another, where GDAL doesn't see to that.
+
+    It does so for one and three other bands only. The ground that an earlier file shows would be hidden by the empty
+    corners of a warped file of four bands.
+    """
+    if ColorInterp.alpha not in view.colorinterp or view.count in ALPHA_COUNTS:
+        return name
+    part, alpha = MosaicFile(name, 0, 0, view.height, view.width, True), view.colorinterp.index(ColorInterp.alpha) + 1
+    root = _start_vrt(read_grid(view))
+    for number, colour in enumerate(view.colorinterp, start=1):
+        if number != alpha:
+            _add_band(root, number, colour, [part], dtype=GDAL_TYPES[view.dtypes[0]], corner=(0, 0))
+    mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+    _add_source(mask, part, str(alpha), corner=(0, 0))
+    return str(views.enter_context(MemoryFile(ET.tostring(root), ext=".vrt")).name)
 
 
 # ------------------------------------------------------------------------------------------------ virtual dataset
@@ -240,9 +260,7 @@ def _build_vrt(parts: Sequence[MosaicFile], first: Any) -> str:
         problem = f"The mosaic would have {width:,} x {height:,} px"
         raise InputError(parts[0].gdal_name, problem, "Leave out the files that lie far away")
     grid = read_grid(first).window(top, left, height, width)
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    ET.SubElement(root, "SRS").text = grid.crs.to_wkt() if grid.crs else ""
-    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in grid.transform.to_gdal())
+    root = _start_vrt(grid)
     for number, colour in enumerate(first.colorinterp, start=1):
         if colour != ColorInterp.alpha:  # the mask band takes its place
             band = _add_band(root, number, colour, parts, dtype=GDAL_TYPES[first.dtypes[0]], corner=(top, left))
@@ -254,6 +272,14 @@ def _build_vrt(parts: Sequence[MosaicFile], first: Any) -> str:
         if not part.fully_valid:
             ET.SubElement(source, "NODATA").text = "0"  # where one file has no data, another one may have some
     return ET.tostring(root, encoding="unicode")
+
+
+def _start_vrt(grid: Grid) -> ET.Element:
+    """Return a virtual dataset without bands."""
+    root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    ET.SubElement(root, "SRS").text = grid.crs.to_wkt() if grid.crs else ""
+    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(value)) for value in grid.transform.to_gdal())
+    return root
 
 
 def _add_band(

@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import describe_unused_overviews, list_vrt_sources, open_raster
-from semicdvl.raster.grid import Grid, drop_height
+from semicdvl.raster.grid import Grid, drop_height, is_of_earth
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
 from semicdvl.raster.io.orientation import PHOTO_DRIVERS, open_upright, read_file_orientation
@@ -256,7 +256,10 @@ def _spread_indices(count: int) -> list[int]:
 
 
 def _check_georeferencing(dataset: Any, display_name: str) -> None:
-    """Reject an image that names a CRS and nothing that says where its pixels lie."""
+    """Reject an image that names a CRS and nothing that says where its pixels lie, or how large they are."""
+    if dataset.crs is not None and dataset.crs.is_geographic and not is_of_earth(dataset.crs):
+        problem = "The CRS is in degrees on another body than the earth, so the size of a pixel is not known"
+        raise InputError(display_name, problem, "Project it first, e.g. `gdalwarp -t_srs '+proj=eqc +R=...' IN OUT`")
     located = dataset.gcps[0] or dataset.rpcs is not None or not dataset.transform.is_identity
     if dataset.crs is None or located:
         return

@@ -7,6 +7,7 @@ write transparency without a tag, and what it hides would be ground of one colou
 
 from __future__ import annotations
 
+import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from semicdvl.raster.io.views.virtual_copy import open_virtual_copy
 
 ALPHA_CHOICES = ("auto", "none")
 """How the alpha band is chosen; the number of a band is possible, too."""
+ALPHA_COUNTS = (2, 4)
+"""Numbers of bands of which GDAL takes the last, if it is tagged as alpha, for the mask of the others."""
 MAX_ALPHA_SAMPLE_PX = 512
 MAX_PARTIAL_FRAC = 0.1
 """An alpha band is 0 or full nearly everywhere; with more pixels in between than this it is a band of the sensor."""
@@ -74,8 +77,10 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
             )
             view = _retag(dataset, dataset.count, views)
             return AlphaChoice(view, view.name, note)
-        if tagged is None or not holds_many_values(dataset, tagged):
+        if tagged is None:
             return AlphaChoice(dataset, gdal_name)
+        if not holds_many_values(dataset, tagged):
+            return _use_as_mask(dataset, gdal_name, tagged, views)
         view = _retag(dataset, None, views)
         note = (
             f"Band {tagged} is tagged as alpha (transparency) but holds many values, as a band of the sensor does: it "
@@ -86,9 +91,35 @@ def choose_alpha_band(dataset: Any, gdal_name: str, views: ExitStack, *, alpha: 
     wanted = None if alpha == "none" else int(alpha)
     if wanted is not None and wanted > dataset.count:
         raise InputError(gdal_name, f"The image has no band {wanted}, only {dataset.count}", "Correct --alpha")
-    if wanted == tagged:
+    if wanted is not None:
+        return _use_as_mask(dataset, gdal_name, wanted, views)
+    if tagged is None:
         return AlphaChoice(dataset, gdal_name)
-    view = _retag(dataset, wanted, views)
+    view = _retag(dataset, None, views)
+    return AlphaChoice(view, view.name)
+
+
+def needs_alpha(dataset: Any) -> bool:
+    """Tell whether a warped view of a dataset needs an alpha band: it has none itself, and no no-data value.
+
+    Without one, ground outside of the file would read as valid black.
+    """
+    return dataset.nodata is None and ColorInterp.alpha not in dataset.colorinterp
+
+
+def _use_as_mask(dataset: Any, gdal_name: str, alpha: int, views: ExitStack) -> AlphaChoice:
+    """Return a dataset that has data where the given band is not 0.
+
+    GDAL takes a band for the mask of the others only if it is the last of two or of four. Elsewhere, as after five
+    bands of a drone, the view has a mask of its own, and the band loses its tag: else nothing would be hidden, and
+    what is resampled could get no mask.
+    """
+    if dataset.count in ALPHA_COUNTS and alpha == dataset.count:
+        if dataset.colorinterp[alpha - 1] == ColorInterp.alpha:
+            return AlphaChoice(dataset, gdal_name)
+        view = _retag(dataset, alpha, views)
+    else:
+        view = _retag(dataset, None, views, mask=alpha)
     return AlphaChoice(view, view.name)
 
 
@@ -132,10 +163,19 @@ def are_many_values(values_HW: NDArray[Any]) -> bool:
     return bool(partial_HW.mean() > MAX_PARTIAL_FRAC)
 
 
-def _retag(dataset: Any, alpha: int | None, views: ExitStack) -> Any:
-    """Open a virtual copy of a dataset in which only the given band is tagged as alpha."""
+def _retag(dataset: Any, alpha: int | None, views: ExitStack, *, mask: int | None = None) -> Any:
+    """Open a virtual copy of a dataset in which only the given band is tagged as alpha.
+
+    Args:
+        dataset: the dataset.
+        alpha: the band that is tagged; None: none is.
+        views: closes what the copy needs.
+        mask: a band whose pixels become the mask of the copy, in place of a mask and of the no-data tags of the file.
+    """
 
     def describe(root: ET.Element) -> None:
+        if mask is not None:
+            _set_mask(root, mask)
         for number, band in enumerate(root.findall("VRTRasterBand"), start=1):
             tag = band.find("ColorInterp")
             tag = ET.SubElement(band, "ColorInterp") if tag is None else tag
@@ -145,3 +185,14 @@ def _retag(dataset: Any, alpha: int | None, views: ExitStack) -> Any:
                 tag.text = "Undefined"
 
     return open_virtual_copy(dataset, views, describe=describe)
+
+
+def _set_mask(root: ET.Element, mask: int) -> None:
+    """Give a virtual raster a mask that is the pixels of one of its bands."""
+    for parent in (root, *root.findall("VRTRasterBand")):
+        for tag in ("MaskBand", "NoDataValue"):
+            for old in parent.findall(tag):
+                parent.remove(old)
+    pixels = copy.deepcopy(root.findall("VRTRasterBand")[mask - 1])
+    pixels.attrib.pop("band", None)
+    ET.SubElement(root, "MaskBand").append(pixels)

@@ -23,6 +23,7 @@ from rasterio.warp import transform
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import FULL_CIRCLE_DEG, WGS84, find_utm_crs
 from semicdvl.raster.io.open_dataset import describe_root_cause
+from semicdvl.raster.io.views.alpha_band import needs_alpha
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 
 MIN_CONTROL_POINTS = 3
@@ -116,13 +117,11 @@ def _measure_residual_px(dataset: Any) -> float:
 
 def _open_rectified(dataset: Any, views: ExitStack, display_name: str) -> Any:
     """Open a view of a dataset that GDAL warps onto a grid with north up."""
-    flags = dataset.mask_flag_enums[0]
-    tagged = dataset.nodata is not None or MaskFlags.alpha in flags
     rpcs = dataset.rpcs if dataset.transform.is_identity and not dataset.gcps[0] else None
     options = choose_warp_options(dataset) | ({} if rpcs is None else {"RPC_HEIGHT": f"{rpcs.height_off}"})
     try:
         view = WarpedVRT(
-            dataset, crs=_choose_crs(dataset), resampling=Resampling.cubic, add_alpha=not tagged, **options
+            dataset, crs=_choose_crs(dataset), resampling=Resampling.cubic, add_alpha=needs_alpha(dataset), **options
         )
     except (RasterioError, ValueError) as error:
         problem = f"GDAL cannot warp the image onto a grid with north up ({describe_root_cause(error)})"
@@ -162,7 +161,6 @@ def _open_reordered(dataset: Any, views: ExitStack) -> Any:
         upright = upright @ Affine(-1, 0, dataset.width, 0, 1, 0)
     if upright == dataset.transform:
         return dataset
-    flags = dataset.mask_flag_enums[0]
     view = WarpedVRT(
         dataset,
         src_transform=located,
@@ -171,7 +169,7 @@ def _open_reordered(dataset: Any, views: ExitStack) -> Any:
         height=dataset.height,
         width=dataset.width,
         resampling=Resampling.nearest,
-        add_alpha=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        add_alpha=MaskFlags.per_dataset in dataset.mask_flag_enums[0] and needs_alpha(dataset),
         **choose_warp_options(dataset),
     )
     views.callback(dataset.close)

@@ -6,28 +6,27 @@ from typing import Any
 
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from semicdvl.raster.grid import Grid, avoid_antimeridian
+from semicdvl.raster.io.views.alpha_band import needs_alpha
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 
 PLACEHOLDER_CRS, PLACEHOLDER_TRANSFORM = CRS.from_epsg(3857), Affine.scale(1, -1)
 """Given to plain images, which have neither: GDAL needs both to resample by a fraction of a pixel."""
 
 
-def open_warped_view(dataset: Any, file_grid: Grid, grid: Grid, *, band: int, resampling: Resampling) -> WarpedVRT:
+def open_warped_view(dataset: Any, file_grid: Grid, grid: Grid, *, resampling: Resampling) -> WarpedVRT:
     """Open a view of a dataset that is resampled onto another grid.
 
     Args:
         dataset: the open dataset.
         file_grid: its own grid.
         grid: that of the view.
-        band: a band that is read; its mask says whether the file declares what has no data.
         resampling: how pixels are interpolated.
     """
     plain, source = grid.crs is None, avoid_antimeridian(file_grid)
-    tagged = dataset.nodata is not None or MaskFlags.alpha in dataset.mask_flag_enums[band - 1]
     return WarpedVRT(
         dataset,
         src_crs=PLACEHOLDER_CRS if plain else source.crs,
@@ -37,6 +36,6 @@ def open_warped_view(dataset: Any, file_grid: Grid, grid: Grid, *, band: int, re
         width=grid.width,
         height=grid.height,
         resampling=resampling,
-        add_alpha=not tagged,  # otherwise ground outside the file would read as valid black
+        add_alpha=needs_alpha(dataset),
         **choose_warp_options(dataset),
     )
