@@ -23,7 +23,7 @@ from semicdvl.raster.vector.reading import read_layer, read_layer_info
 from semicdvl.reports.colours import KIND_COLOURS
 from semicdvl.review.folder import ServedPair
 from semicdvl.review.geometry import keep_polygons
-from semicdvl.review.store import Author, Change, ReviewStore, now
+from semicdvl.review.store import Author, Change, ReviewStore, now, read_facts
 
 MAX_OBJECTS = 500_000
 MAX_TEXT_CHARS = 200
@@ -40,20 +40,18 @@ def open_review(pair: ServedPair, path: Path, *, grid: Grid) -> ReviewStore:
     """
     polygons = pair.folder / "changes.gpkg"
     digest = hash_file(polygons)
+    known = read_facts(path).get("changes_sha256")
+    if known not in (None, digest):
+        raise InputError(
+            path,
+            f"is the review of an earlier {polygons.name}, which has been made anew since",
+            f"Rename it to begin a new review; what was decided is in {path.name} and reviewed.gpkg",
+        )
+    changes = read_changes(polygons, grid, pair) if known is None else []
     store = ReviewStore(path)
     try:
-        known = store.read_meta("changes_sha256")
-        if known is None:
-            store.begin(
-                read_changes(polygons, grid, pair),
-                {"changes_sha256": digest, "map_key": pair.facts.key if pair.facts else ""},
-            )
-        elif known != digest:
-            raise InputError(
-                path,
-                f"is the review of an earlier {polygons.name}, which has been made anew since",
-                f"Rename it to begin a new review; what was decided is in {path.name} and reviewed.gpkg",
-            )
+        if store.read_meta("changes_sha256") is None:
+            store.begin(changes, {"changes_sha256": digest, "map_key": pair.facts.key if pair.facts else ""})
     except BaseException:
         store.close()
         raise

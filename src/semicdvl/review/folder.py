@@ -20,8 +20,8 @@ from semicdvl.reading.json_files import read_json
 from semicdvl.reading.regular_files import resolve_links
 
 MAX_PAIRS = 10_000
-RESULT_FILES = ("change.tif", "score.tif", "changes.gpkg", "run.json", "suggest.gpkg")
-"""What is read of a result; where one is a symbolic link, it must not lead out of the served folder."""
+RESULT_FILES = ("change.tif", "score.tif", "changes.gpkg", "run.json", "suggest.gpkg", "review.sqlite")
+"""What is read of a result, or written to; where one is a symbolic link, it must not lead out of the served folder."""
 
 
 class _Image(BaseModel):

@@ -28,7 +28,7 @@ from semicdvl.raster.io.open_pair import GRID_CHOICES, open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.warp import Alignment
-from semicdvl.reading.companion_files import require_plain_companions
+from semicdvl.reading.regular_files import require_plain_companions
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig
 from semicdvl.types import ReadingSettings

@@ -10,11 +10,22 @@ Two windows, people or processes may write: each names the version of the object
 version is refused (`Conflict`).
 
 database.py     reads and writes it
+inspection.py   looks at a file before it is opened for writing
+schema.py       its tables, and what a file must hold to be a review
 rows.py         an object of the map, and its row
 file_system.py  tells whether the file lies on a network
 """
 
-from semicdvl.review.store.database import REVIEW_FILE, REVIEW_FORMAT, Author, Conflict, NoSuchChange, ReviewStore, now
+from semicdvl.review.store.database import (
+    REVIEW_FILE,
+    REVIEW_FORMAT,
+    Author,
+    Conflict,
+    NoSuchChange,
+    ReviewStore,
+    now,
+    read_facts,
+)
 from semicdvl.review.store.file_system import is_on_network
 from semicdvl.review.store.rows import STATES, Change
 
@@ -29,4 +40,5 @@ __all__ = [
     "ReviewStore",
     "is_on_network",
     "now",
+    "read_facts",
 ]

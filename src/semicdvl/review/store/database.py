@@ -16,8 +16,19 @@ from typing import Any
 from shapely.errors import GEOSException
 
 from semicdvl.errors import InputError, OutputError
+from semicdvl.reading.json_files import parse_json
 from semicdvl.review.store.file_system import is_on_network
-from semicdvl.review.store.rows import COLUMNS, STATES, Change, read_json_row, read_rows, to_json_row, to_row
+from semicdvl.review.store.inspection import limit_values, read_stored_facts
+from semicdvl.review.store.rows import (
+    COLUMNS,
+    STATES,
+    Change,
+    read_json_row,
+    read_rows,
+    read_versions,
+    to_json_row,
+    to_row,
+)
 from semicdvl.review.store.schema import make_tables
 
 REVIEW_FORMAT = "semicdvl-review-1"
@@ -47,6 +58,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def read_facts(path: Path) -> dict[str, str]:
+    """Return what the file of a review says of itself, without changing it: see `inspection.read_stored_facts`.
+
+    Raises:
+        InputError: it is something else, or damaged.
+        OutputError: it cannot be read.
+    """
+    try:
+        return read_stored_facts(path)
+    except (sqlite3.OperationalError, OSError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}). The review needs a folder that it may write.") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
 class ReviewStore:
     """The review of one map on disk; any thread may use it."""
 
@@ -54,17 +80,20 @@ class ReviewStore:
         """Open the file, or make it.
 
         Raises:
-            InputError: it is something else, or damaged.
+            InputError: it is something else, or damaged; it is left as it is, and so is what lies beside it.
             OutputError: it cannot be written.
         """
         self.path, self._lock = path, threading.RLock()
+        stored = read_facts(path).get("format")
+        if stored not in (None, REVIEW_FORMAT):
+            raise InputError(path, f"is a review of another version ({stored})", "Rename it to begin a new review")
         try:
             self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            limit_values(self._database)
             self._database.execute("PRAGMA trusted_schema=OFF")
             self._database.execute(f"PRAGMA journal_mode={'DELETE' if is_on_network(path) else 'WAL'}")
             self._database.execute("PRAGMA synchronous=FULL")
             make_tables(self._database)
-            stored = self.read_meta("format")
         except sqlite3.OperationalError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error}). The review needs a folder that it may write."
@@ -72,8 +101,6 @@ class ReviewStore:
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise _damaged(path, error) from error
-        if stored not in (None, REVIEW_FORMAT):
-            raise InputError(path, f"is a review of another version ({stored})", "Rename it to begin a new review")
 
     # -------------------------------------------------------------------------------------------- reading
     def read_meta(self, key: str) -> str | None:
@@ -232,17 +259,43 @@ class ReviewStore:
             if row is None:
                 return None
             seq, action, before, after = row
-            earlier = {change.id: change for change in map(read_json_row, json.loads(before))}
+            earlier, versions = self._read_entry(before, after)
             restored = []
-            for number, version in json.loads(after).items():
-                present = self._check_version(int(number), int(version), gone_is_fine=True)
-                back = earlier.get(int(number), replace(present, live=False))
+            for number, version in versions.items():
+                present = self._check_version(number, version, gone_is_fine=True)
+                back = earlier.get(number, replace(present, live=False))
                 restored.append(replace(back, version=present.version + 1))
                 _insert(database, restored[-1])
-                if int(number) in earlier:
-                    _pass_on_version(database, int(seq), number, earlier[int(number)].version, restored[-1].version)
+                if number in earlier:
+                    self._pass_on_version(database, int(seq), number, earlier[number].version, restored[-1].version)
             database.execute("UPDATE log SET undone = 1 WHERE seq = ?", [seq])
         return str(action), restored
+
+    def _read_entry(self, before: str, after: str) -> tuple[dict[int, Change], dict[int, int]]:
+        """Return the objects before an action by number, and the versions that it gave them.
+
+        Raises:
+            InputError: the log is damaged.
+        """
+        try:
+            rows = parse_json(before)
+            return {change.id: change for change in map(read_json_row, rows)}, read_versions(after)
+        except (ValueError, TypeError, LookupError, RecursionError, AttributeError, GEOSException) as error:
+            raise _damaged(self.path, error) from error
+
+    def _pass_on_version(self, database: sqlite3.Connection, seq: int, number: int, old: int, new: int) -> None:
+        """Let the action that an undone one followed know the version that its object has now.
+
+        So that action can be undone, too.
+        """
+        rows = database.execute("SELECT seq, after FROM log WHERE undone = 0 AND seq < ? ORDER BY seq DESC", [seq])
+        for earlier_seq, after in rows:
+            _, versions = self._read_entry("[]", after)
+            if number in versions:
+                if versions[number] == old:
+                    text = json.dumps(versions | {number: new})
+                    database.execute("UPDATE log SET after = ? WHERE seq = ?", [text, earlier_seq])
+                return
 
     def _check_version(self, number: int, version: int, *, gone_is_fine: bool = False) -> Change:
         """Return an object, if it is still as its writer saw it."""
@@ -315,15 +368,3 @@ def _insert(database: sqlite3.Connection, change: Change) -> None:
     """Write an object."""
     marks = ", ".join("?" for _ in COLUMNS)
     database.execute(f"INSERT OR REPLACE INTO changes ({', '.join(COLUMNS)}) VALUES ({marks})", to_row(change))
-
-
-def _pass_on_version(database: sqlite3.Connection, seq: int, number: str, old: int, new: int) -> None:
-    """Let the action that an undone one followed know the version that its object has now, so that it can be undone."""
-    rows = database.execute("SELECT seq, after FROM log WHERE undone = 0 AND seq < ? ORDER BY seq DESC", [seq])
-    for earlier_seq, after in rows:
-        versions = json.loads(after)
-        if number in versions:
-            if versions[number] == old:
-                text = json.dumps(versions | {number: new})
-                database.execute("UPDATE log SET after = ? WHERE seq = ?", [text, earlier_seq])
-            return

@@ -10,6 +10,8 @@ from typing import Any
 import shapely
 from shapely import MultiPolygon
 
+from semicdvl.reading.json_files import parse_json
+
 STATES = ("open", "accepted", "rejected", "skipped")
 
 
@@ -86,11 +88,35 @@ def read_rows(rows: Sequence[Sequence[Any]]) -> list[Change]:
     for at, row in enumerate(rows):
         values = dict(zip(COLUMNS, row, strict=True)) | {name: of_all[at] for name, of_all in shapes.items()}
         values |= {"live": bool(values["live"]), "edited": bool(values["edited"])}
-        values["parents"] = () if values["parents"] == "[]" else tuple(json.loads(values["parents"]))
+        values["parents"] = () if values["parents"] == "[]" else _read_parents(values["parents"])
         if values["state"] not in STATES or not isinstance(values["geometry"], MultiPolygon):
             raise ValueError(f"change {values['id']} has an unknown state, or no polygons")
         found.append(Change(**values))
     return found
+
+
+def _read_parents(text: str) -> tuple[int, ...]:
+    """Return the numbers of the objects that an object was made of.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    parents = parse_json(text)
+    if not isinstance(parents, list) or not all(isinstance(one, int) and one > 0 for one in parents):
+        raise ValueError("the numbers of the objects that an object was made of are none")
+    return tuple(parents)
+
+
+def read_versions(text: str) -> dict[int, int]:
+    """Return versions of objects by number.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    found = parse_json(text)
+    if not isinstance(found, dict) or not all(key.isdecimal() and isinstance(one, int) for key, one in found.items()):
+        raise ValueError("the versions of objects are no numbers")
+    return {int(key): version for key, version in found.items()}
 
 
 def to_json_row(change: Change) -> list[Any]:

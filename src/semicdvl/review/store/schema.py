@@ -30,8 +30,8 @@ Columns = list[tuple[str, str, int]]
 """Name, type and kind (0: stored as it is) of the columns of a table."""
 
 
-def make_tables(database: sqlite3.Connection) -> None:
-    """Make the tables that are missing, in a file that holds nothing but those of a review.
+def check_tables(database: sqlite3.Connection) -> None:
+    """Check that a file holds nothing but tables of a review, as this program makes them; some may be missing.
 
     Raises:
         sqlite3.DatabaseError: it holds anything else; nothing of it was run.
@@ -40,15 +40,34 @@ def make_tables(database: sqlite3.Connection) -> None:
         fresh.executescript(SCHEMA)
         expected = _list_parts(fresh)
         columns = {table: _list_columns(fresh, table) for table in TABLES}
+    _check_parts(database, expected)
+    present = {name for _, name in _list_parts(database)}
+    for table, known in columns.items():
+        if table not in present:
+            continue
+        if _list_columns(database, table) != known:
+            raise sqlite3.DatabaseError(f"the table {table!r} has other columns")
+        _check_types(database, table, known)
+
+
+def make_tables(database: sqlite3.Connection) -> None:
+    """Make the tables that are missing, in a file that `check_tables` has looked at.
+
+    Raises:
+        sqlite3.DatabaseError: it holds anything else by now; nothing of it was run.
+    """
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(SCHEMA)
+        _check_parts(database, _list_parts(fresh))
+    database.executescript(SCHEMA)
+
+
+def _check_parts(database: sqlite3.Connection, expected: set[tuple[str, str]]) -> None:
+    """Raise where a file holds a table, an index, a view or a trigger that no review has."""
     others = sorted(part for part in _list_parts(database) - expected if not _is_statistics(*part))
     foreign = [f"the {kind} {name[:60]!r}" for kind, name in others]
     if foreign:
         raise sqlite3.DatabaseError(f"it holds {foreign[0]}, which no review has")
-    database.executescript(SCHEMA)
-    for table, known in columns.items():
-        if _list_columns(database, table) != known:
-            raise sqlite3.DatabaseError(f"the table {table!r} has other columns")
-        _check_types(database, table, known)
 
 
 def _list_parts(database: sqlite3.Connection) -> set[tuple[str, str]]:
