@@ -18,9 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from semicdvl.benchmarking.jobs import BenchmarkJob
 from semicdvl.benchmarking.results import Outcome, describe_status
 from semicdvl.benchmarking.worker import run_benchmark_job
+from semicdvl.errors import InputError
+from semicdvl.outputs.exchange import open_plain_file
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.reading.json_files import read_model
 
+_REMEDY = "Delete the file and start again"
 POLL_S = 0.5
 END_S = 10.0
 """How long a run may take to end once it is asked to."""
@@ -37,7 +40,7 @@ class RunningJob:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         try:
-            with path.with_suffix(".log").open("ab") as log:
+            with open(path.with_suffix(".log"), "ab", opener=open_plain_file) as log:
                 command = [sys.executable, "-m", "semicdvl.benchmarking.worker", str(path), "--end-with-input"]
                 self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         except OSError as error:
@@ -116,9 +119,18 @@ def count_cores() -> int:
 
 
 def read_outcome(job: BenchmarkJob) -> Outcome:
-    """Return the outcome of a run; one without a result was killed."""
+    """Return the outcome of a run; one without a result was killed.
+
+    Raises:
+        InputError: its file is damaged, or of another run.
+    """
     if job.result.exists():
-        return read_model(job.result, _StoredOutcome, remedy="Delete the file and start again").model_dump()
+        stored = read_model(job.result, _StoredOutcome, remedy=_REMEDY).model_dump(exclude_unset=True)
+        found: Outcome = {"error": "", "pairs": {}} | stored
+        other = [key for key, value in job.place.items() if found.get(key, value) != value]
+        if other:
+            raise InputError(job.result, f"{other[0]}: is the outcome of another run", _REMEDY)
+        return found
     text = "It ended without a result (killed, out of memory?); the same command resumes it."
     return {**job.place, "status": "unfinished", "error": text}
 
@@ -126,24 +138,31 @@ def read_outcome(job: BenchmarkJob) -> Outcome:
 class _Scores(BaseModel):
     """The scores of an outcome; the names are stored."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     iou: float | None
     f1: float | None
     precision: float | None
     recall: float | None
+    semantic_sek: float | None = None
+    semantic_f_scd: float | None = None
+    semantic_miou: float | None = None
 
 
 class _StoredOutcome(BaseModel):
     """What a worker wrote of a run; the names are stored, further ones are kept as they are."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     data: str
     method: str
     model: str
     labelled: float
     seed: int
+    seeds: list[int] = Field(default_factory=list)
+    steps: int | None = None
+    step: int | None = None
+    best_step: int | None = None
     status: str
     error: str = ""
     test: _Scores | None = None
@@ -157,7 +176,8 @@ class _StoredOutcome(BaseModel):
     @model_validator(mode="after")
     def _require_scores(self) -> _StoredOutcome:
         """Require scores of a run that finished."""
-        if self.status == "finished" and (self.test is None or self.seconds is None or self.peak_mib is None):
+        has_scores = self.test is not None and self.test.iou is not None
+        if self.status == "finished" and (not has_scores or self.seconds is None or self.peak_mib is None):
             raise ValueError("a finished run without test scores, seconds or memory")
         return self
 

@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -44,6 +45,28 @@ AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2
 """Constants of Linux and macOS for `exchange_paths`."""
 UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ENOTTY}
 """Errors by which a kernel or a file system says that it cannot exchange names."""
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""A link is an error, and a named pipe without a reader is one, too, in place of a wait."""
+
+
+def open_plain_file(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file for writing; to be handed to `open` as its `opener`.
+
+    Raises:
+        OSError: it is a symbolic link or no regular file, or it cannot be opened.
+    """
+    try:
+        handle = os.open(path, flags | _SAFELY, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "It is a symbolic link, which is not written through", str(path)) from error
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "It is no regular file", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.ENXIO, "It is no regular file", str(path))
+    return handle
 
 
 def exchange_paths(first: Path, second: Path) -> bool:

@@ -30,8 +30,8 @@ import portalocker
 from portalocker.exceptions import AlreadyLocked, LockException
 
 from semicdvl.errors import OutputError
-from semicdvl.outputs.exchange import LOCK_INSIDE, sweep_leftovers
-from semicdvl.outputs.messages import FULL_ERRORS, make_output_error
+from semicdvl.outputs.exchange import LOCK_INSIDE, open_plain_file, sweep_leftovers
+from semicdvl.outputs.messages import FULL_ERRORS, ODD_FILE_ERRORS, make_output_error
 
 DEAD_HOLDER_WAIT_S = 10.0
 """How long the end of a lock is awaited whose holder is dead: children may keep it for a moment."""
@@ -117,7 +117,8 @@ def lock_output(path: Path) -> Iterator[None]:
         yield
         return
     with _make_missing_parents(place), _report_full_disk(path):
-        file = _choose_lock_file(place)
+        is_shut_above = place.is_dir() and not os.access(place.parent, os.W_OK)
+        file = place / LOCK_INSIDE if is_shut_above else place.parent / f".{place.name}.lock"
         with _guard:
             _held[place] = _HeldLock(threading.get_ident(), _acquire(file, path))
         try:
@@ -190,21 +191,14 @@ def _make_missing_parents(path: Path) -> Iterator[None]:
                 parent.rmdir()
 
 
-def _choose_lock_file(path: Path) -> Path:
-    """Return the file of the lock: beside the output, or in it where only that can be written."""
-    if path.is_dir() and not os.access(path.parent, os.W_OK):
-        return path / LOCK_INSIDE
-    return path.parent / f".{path.name}.lock"
-
-
 def _acquire(file: Path, path: Path) -> int:
     """Return the open file once its lock is held."""
     until = time.monotonic() + DEAD_HOLDER_WAIT_S
     while True:
         try:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = open_plain_file(file, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise make_output_error(path, error) from error
+            raise make_output_error(file if error.errno in ODD_FILE_ERRORS else path, error) from error
         if _try_to_lock(handle):
             if _is_same_file(handle, file):
                 _write_holder(handle, path)

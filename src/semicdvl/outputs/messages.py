@@ -9,6 +9,8 @@ from semicdvl.errors import OutputError
 
 FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors of the system that are always about writing: disk full, over quota, file too large, read-only."""
+ODD_FILE_ERRORS = frozenset({errno.ELOOP, errno.ENXIO})
+"""Errors of the system about what is called as an output and is no file: a link, a named pipe, a device."""
 WRITER_PACKAGES = frozenset(
     {
         "_sqlite3",
@@ -30,7 +32,9 @@ def make_output_error(path: Path, error: BaseException) -> OutputError:
     given = getattr(error, "strerror", None) or str(error)
     lines = str(given).strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(error).__name__
-    return OutputError(f"{path}: cannot be written ({reason}). Free some space or give another folder with -o.")
+    is_odd = getattr(error, "errno", None) in ODD_FILE_ERRORS
+    remedy = "Delete it" if is_odd else "Free some space"
+    return OutputError(f"{path}: cannot be written ({reason}). {remedy} or give another folder with -o.")
 
 
 def is_writing_error(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ import portalocker
 from portalocker.exceptions import LockException
 
 from semicdvl.atomic_files import leave_nothing_if_refused
-from semicdvl.outputs.exchange import TEMPORARY_PREFIX
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, open_plain_file
 from semicdvl.outputs.messages import make_output_error
 
 LOCK_FOLDER = ".locks"
@@ -95,7 +95,7 @@ def _open_lock_file(path: Path) -> Iterator[int]:
     """Open a lock file, made where there is none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_plain_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise make_output_error(path, error) from error
     try:

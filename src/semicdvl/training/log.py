@@ -19,6 +19,7 @@ from semicdvl.atomic_files import write_atomically
 from semicdvl.config import TrainConfig
 from semicdvl.errors import CheckpointError
 from semicdvl.metrics.pair_sets import find_undefined_scores
+from semicdvl.outputs.exchange import open_plain_file
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.reading.json_files import check_values, describe_fault
 from semicdvl.text_files import read_text_file
@@ -183,7 +184,7 @@ class TrainingLog:
         if not self.is_main:
             return
         try:
-            with self.path.open("a", encoding="utf-8") as handle:
+            with open(self.path, "a", encoding="utf-8", opener=open_plain_file) as handle:
                 handle.write(json.dumps(event) + "\n")
         except OSError as error:
             raise make_output_error(self.path, error) from error

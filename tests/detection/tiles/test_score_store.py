@@ -1,5 +1,7 @@
 """Maps of a whole raster in files: what is written tile by tile is read strip by strip."""
 
+import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -95,4 +97,46 @@ def test_full_disk_is_an_error_and_the_row_is_not_finished(tmp_path, monkeypatch
     monkeypatch.setattr(np, "packbits", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space"):
         write_row(store, 0, planes, valid)
+    assert store.count_finished_rows() == 0
+
+
+# ------------------------------------------------------------------------------------------------ of somebody else
+def forge(store: ScoreStore, folder: Path, change: dict[str, bytes], **record: object) -> None:
+    """Replace files of the first row of tiles, with checksums that are right."""
+    for kind, content in change.items():
+        (folder / f"00000.{kind}").write_bytes(content)
+    told = json.loads((folder / "00000.json").read_text())
+    told |= {f"{kind}_crc32": zlib.crc32(content) for kind, content in change.items()} | record
+    (folder / "00000.json").write_text(json.dumps(told))
+
+
+MASK = {"size": [2, 2], "counts": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("change", "record"),
+    [
+        ({"planes": b""}, {}),
+        ({"planes": bytes(8)}, {}),
+        ({"valid": b"\xff"}, {}),
+        ({"objects": b"{}"}, {}),
+        ({"objects": b"[" * 5_000}, {}),
+        ({"objects": b"[1, 2]"}, {}),
+        ({"objects": b"[[[0, 0, 0, 7, 0, 0.5]], null]"}, {}),
+        ({"objects": json.dumps([[[0, 0, 0, MASK | {"counts": [9]}, 0, 0.5]], None]).encode()}, {}),
+        ({"objects": json.dumps([[[2, 0, 0, MASK, 0, 0.5]], None]).encode()}, {}),
+        ({"features": bytes(8)}, {"features": [[0, 9, 9, 9], None]}),
+        ({"features": bytes(8)}, {"features": [[0, 1, 1, 1]]}),
+        ({"features": bytes(8)}, {"features": [[-8, 1, 1, 1], None]}),
+    ],
+)
+def test_a_row_with_right_checksums_and_wrong_content_is_computed_again(
+    change: dict[str, bytes], record: dict[str, object], tmp_path: Path
+) -> None:
+    cut = plan_tiles(96, 150, tile_px=96, overlap_px=32)
+    assert (len(cut.rows), len(cut.cols)) == (1, 2)
+    store = filled(tmp_path, cut, *a_raster(0, 96, 150))
+    forge(store, tmp_path, {"objects": json.dumps([[[0, 0, 0, MASK, 0, 0.5]], None]).encode()})
+    assert store.count_finished_rows() == 1
+    forge(store, tmp_path, change, **record)
     assert store.count_finished_rows() == 0

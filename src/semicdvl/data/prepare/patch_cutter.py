@@ -19,6 +19,7 @@ from semicdvl.data.prepare.config import PrepareSettings
 from semicdvl.data.prepare.labels import LabelLayers
 from semicdvl.data.prepare.spatial_split import LABELLED, SKIPPED, UNLABELLED, CutPatch, PatchCell
 from semicdvl.errors import InputError, OutputError
+from semicdvl.outputs.exchange import open_plain_file
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.reading.json_files import parse_json
@@ -64,7 +65,7 @@ def open_journal(out: Path) -> PatchJournal:
     path = out / "patches.jsonl"
     try:
         patches = _read_journal(path)
-        handle = path.open("a", encoding="utf-8")
+        handle = open(path, "a", encoding="utf-8", opener=open_plain_file)
     except OSError as error:
         raise make_output_error(path, error) from error
     except (ValueError, KeyError, TypeError, InputError) as error:

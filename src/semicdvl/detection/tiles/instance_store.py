@@ -15,6 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.atomic_files import write_bytes_atomically
+from semicdvl.outputs.exchange import open_plain_file
 from semicdvl.raster.tiling import Tiling
+from semicdvl.reading.json_files import parse_json
 from semicdvl.types import TileInstance, TilePrediction
+from semicdvl.vlms.precomputed.coco import rle_fills_image
 
 CHUNK_BYTES = 2**22
 
@@ -57,7 +61,9 @@ class InstanceRowWriter:
 
     def _write_features(self, features_2DHW: NDArray[np.float32]) -> _FeatureBlock:
         if self._handle is None:
-            self._handle = self._files.enter_context(self._stem.with_suffix(".features").open("wb"))
+            self._handle = self._files.enter_context(
+                open(self._stem.with_suffix(".features"), "wb", opener=open_plain_file)
+            )
         offset = self._handle.tell()
         cells_HW2D = np.ascontiguousarray(features_2DHW.transpose(2, 3, 0, 1), dtype=np.float32)
         self._crc32 = append_array(self._handle, cells_HW2D, self._crc32)
@@ -126,13 +132,56 @@ class InstanceStore:
             read_into(handle.fileno(), cells_HW2D.data.cast("B"), offset + 4 * rows.start * width * 2 * depth)
         return cells_HW2D
 
+    def is_sound(self, index: int, features: Sequence[_FeatureBlock | None]) -> bool:
+        """Tell whether the files of a finished row of tiles hold what this program stores.
+
+        They may have come with a folder of somebody else, whose checksums are right.
+
+        Args:
+            index: number of the row of tiles.
+            features: where its record says that features are; empty where none were predicted.
+        """
+        path = self._folder / f"{index:05d}.features"
+        size = path.stat().st_size if path.is_file() else 0
+        blocks = [block for block in features if block is not None]
+        lie_inside = all(min(one) >= 0 and one[0] + 8 * one[1] * one[2] * one[3] <= size for one in blocks)
+        if not lie_inside or len(features) not in (0, self._per_row):
+            return False
+        path = self._folder / f"{index:05d}.objects"
+        try:
+            return not path.is_file() or _are_instances(parse_json(path.read_bytes()), self._per_row)
+        except (OSError, ValueError):
+            return False
+
     def _read_row(self, index: int) -> tuple[list[tuple[TileInstance, ...] | None], list[_FeatureBlock | None]]:
         """Read the instances and feature positions of a finished row of tiles."""
         record = json.loads((self._folder / f"{index:05d}.json").read_text(encoding="utf-8"))
         path = self._folder / f"{index:05d}.objects"
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [None] * self._per_row
         objects = [None if tile is None else tuple(TileInstance(*values) for values in tile) for tile in content]
-        return objects, record["features"]
+        return objects, record.get("features") or [None] * self._per_row
+
+
+def _are_instances(content: Any, tiles: int) -> bool:
+    """Tell whether plain values are the instances of so many tiles."""
+    if not isinstance(content, list) or len(content) != tiles:
+        return False
+    found = [tile for tile in content if tile is not None]
+    return all(isinstance(tile, list) for tile in found) and all(_is_instance(one) for tile in found for one in tile)
+
+
+def _is_instance(values: Any) -> bool:
+    """Tell whether plain values are those of an instance, in the order of its attributes."""
+    if not isinstance(values, list) or len(values) != len(fields(TileInstance)):
+        return False
+    date, row, col, mask, prompt, score = values
+    is_placed = all(isinstance(number, int) and number >= 0 for number in (date, row, col, prompt)) and date <= 1
+    if not is_placed or not isinstance(score, int | float) or not isinstance(mask, dict):
+        return False
+    size = mask.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        return False
+    return rle_fills_image(mask.get("counts"), tuple(size))
 
 
 # ------------------------------------------------------------------------------------------------ arrays in files

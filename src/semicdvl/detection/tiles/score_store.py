@@ -35,6 +35,7 @@ from semicdvl.detection.tiles.instance_store import (
 )
 from semicdvl.detection.tiles.tile_store import TileStore
 from semicdvl.errors import InputError
+from semicdvl.outputs.exchange import open_plain_file
 from semicdvl.raster.tiling import BlendedTile, ReadRowsAbove, Tiling
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import ScoreStrip
@@ -95,7 +96,10 @@ class ScoreStore(TileStore[InstanceRowWriter]):
         `instances` is recorded as it is once the last block came.
         """
         valid_px = 0
-        with self._path(index, "planes").open("wb") as planes, self._path(index, "valid").open("wb") as valid:
+        with (
+            open(self._path(index, "planes"), "wb", opener=open_plain_file) as planes,
+            open(self._path(index, "valid"), "wb", opener=open_plain_file) as valid,
+        ):
             sums = [0, 0]
             for block, valid_HW in blocks:
                 rows_HPW = block.maps_PHW.transpose(1, 0, 2)
@@ -140,7 +144,17 @@ class ScoreStore(TileStore[InstanceRowWriter]):
         except InputError:
             return False
         sums = record.model_dump()
-        return all(compute_crc32(self._path(index, kind)) == sums[f"{kind}_crc32"] for kind in FILE_KINDS)
+        if not all(compute_crc32(self._path(index, kind)) == sums[f"{kind}_crc32"] for kind in FILE_KINDS):
+            return False
+        return self._has_right_sizes(index) and self.tile_instances.is_sound(index, record.features)
+
+    def _has_right_sizes(self, index: int) -> bool:
+        """Tell whether the maps of a row of tiles have its pixels: the checksums of other files may be right, too."""
+        height, width = self._row_height_px(index), self.tiling.width
+        packed = sum(-(-self.tiling.finished_cols(at) // 8) for at in range(len(self.tiling.cols)))
+        wanted = {"planes": 4 * self.map_count * height * width, "valid": height * packed}
+        paths = {self._path(index, kind): size for kind, size in wanted.items()}
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
     def count_valid_px(self) -> int:
         """Return how many pixels of the raster have data in both dates; all rows of tiles must be finished."""
