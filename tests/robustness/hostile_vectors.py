@@ -54,7 +54,7 @@ def mutate_gpkg(content: bytes, rng: random.Random, count: int) -> Iterator[Muta
     }
     table, column = _find_table(content)
     for name, blob in blobs.items():
-        yield f"geometry: {name}", _edit(content, f'UPDATE "{table}" SET "{column}" = ?', blob)
+        yield f"geometry: {name}", edit_database(content, f'UPDATE "{table}" SET "{column}" = ?', blob)
     scripts = {
         "no table": f'DROP TABLE "{table}"',
         "no contents": "DROP TABLE gpkg_contents",
@@ -75,7 +75,7 @@ def mutate_gpkg(content: bytes, rng: random.Random, count: int) -> Iterator[Muta
         "definition, scope); INSERT INTO gpkg_extensions VALUES (NULL, NULL, 'x', 'x', 'read-write')",
     }
     for name, script in scripts.items():
-        yield name, _edit(content, script)
+        yield name, edit_database(content, script)
     for _ in range(count):
         changed = bytearray(content)
         for _ in range(8):
@@ -97,7 +97,7 @@ def _query(content: bytes, question: str) -> tuple[str, str]:
         return found
 
 
-def _edit(content: bytes, script: str, *values: object) -> bytes:
+def edit_database(content: bytes, script: str, *values: object) -> bytes:
     """Return a GeoPackage after some SQL; its own triggers, which need functions of GDAL, are dropped first."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.gpkg"

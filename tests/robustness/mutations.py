@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tests.robustness.hostile_images import mutate_jpeg, mutate_png, mutate_tiff, mutate_vrt
 from tests.robustness.hostile_networks import mutate_onnx
+from tests.robustness.hostile_reviews import mutate_review
 from tests.robustness.hostile_vectors import mutate_gpkg, mutate_kml, mutate_shapefile, mutate_table
 
 Mutation = tuple[str, bytes]
@@ -504,6 +505,7 @@ MUTATORS: dict[str, Callable[[bytes, random.Random, int], Iterator[Mutation]]] =
     "shapefile": mutate_shapefile,
     "table": mutate_table,
     "onnx": mutate_onnx,
+    "review": mutate_review,
 }
 
 

@@ -29,6 +29,8 @@ MAX_SECONDS = 120
 """Of processor time; a case takes tenths of a second."""
 MAX_GROWTH_MIB = 1_200
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+TEMPORARY = tempfile.gettempdir()
+"""Found here: while it is found, it is locked, so that the hook must not ask."""
 OUTSIDE_EVENTS = ("socket.connect", "socket.getaddrinfo", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn")
 
 
@@ -56,7 +58,7 @@ class Watch:
             self.found.append(f"{event} {str(arguments)[:100]}")
         elif event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] & WRITING:
             path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100  (a hook must not open anything itself)
-            allowed = (str(self.inside), os.devnull, tempfile.gettempdir())
+            allowed = (str(self.inside), os.devnull, TEMPORARY)
             if not path.startswith(allowed) and "__pycache__" not in path and "matplotlib" not in path:
                 self.found.append(f"writes {path}")
 

@@ -13,6 +13,7 @@ import geopandas as gpd
 import numpy as np
 from PIL import Image
 from tests.robustness.hostile_images import build_vrt
+from tests.robustness.hostile_reviews import read_review, write_review
 from tests.robustness.hostile_vectors import KML
 from tests.support.paths import ROOT
 
@@ -70,6 +71,7 @@ def build_scene(root: Path) -> Path:
     layer.to_parquet(root / "truth.parquet")
     (root / "truth.kml").write_text(KML.format("", "9,45 9.1,45 9.1,45.1 9,45"))
     (root / "mosaic.vrt").write_text(build_vrt())
+    write_review(root / "review" / "review.sqlite")
     (root / "link").symlink_to("link")
     _add_self_training(root)
     (root / "mask.png").write_bytes(
@@ -430,5 +432,13 @@ TARGETS: tuple[Target, ...] = (
         (_serve,),
         ("detect --pairs pairs.csv -o many --method cva",),
         12,
+    ),
+    Target(
+        "review",
+        "review/review.sqlite",
+        "review",
+        (lambda scene: read_review(scene / "review" / "review.sqlite"),),
+        (),
+        60,
     ),
 )

@@ -116,7 +116,7 @@ def lock_output(path: Path) -> Iterator[None]:
             raise OutputError(_describe_holder(path, LockHolder.current()))
         yield
         return
-    with _make_missing_parents(place), _report_full_disk(path):
+    with _make_missing_parents(place, path):
         is_shut_above = place.is_dir() and not os.access(place.parent, os.W_OK)
         file = place / LOCK_INSIDE if is_shut_above else place.parent / f".{place.name}.lock"
         with _guard:
@@ -129,7 +129,14 @@ def lock_output(path: Path) -> Iterator[None]:
             yield
         finally:
             with _guard:
-                _release(file, _held.pop(place, None))
+                held = _held.pop(place, None)
+                if held is not None:  # a child that was forked meanwhile holds nothing
+                    try:
+                        with contextlib.suppress(OSError):
+                            file.unlink()
+                    finally:
+                        with contextlib.suppress(OSError):
+                            os.close(held.handle)
 
 
 def lock_argument(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -153,38 +160,27 @@ def lock_argument(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 @contextlib.contextmanager
-def _report_full_disk(path: Path) -> Iterator[None]:
-    """Raise an `OutputError` where the system says that no more can be written, whoever wrote."""
+def _make_missing_parents(place: Path, path: Path) -> Iterator[None]:
+    """Make the folders above an output; those that are empty afterwards are removed again.
+
+    Args:
+        place: where the output is.
+        path: how the user called it.
+
+    Raises:
+        OutputError: they cannot be made, or the system says in the block that no more can be written, whoever wrote.
+    """
+    missing = [parent for parent in place.parents if not parent.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise make_output_error(place, error) from error
     try:
         yield
     except OSError as error:
         if error.errno not in FULL_ERRORS:
             raise
         raise make_output_error(path, error) from error
-
-
-def _release(file: Path, lock: _HeldLock | None) -> None:
-    """Remove the file and end the lock, in this order; a child that was forked meanwhile holds nothing."""
-    if lock is None:
-        return
-    try:
-        with contextlib.suppress(OSError):
-            file.unlink()
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(lock.handle)
-
-
-@contextlib.contextmanager
-def _make_missing_parents(path: Path) -> Iterator[None]:
-    """Make the folders above an output; those that are empty afterwards are removed again."""
-    missing = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise make_output_error(path, error) from error
-    try:
-        yield
     finally:
         with contextlib.suppress(OSError):
             for parent in missing:
@@ -200,9 +196,10 @@ def _acquire(file: Path, path: Path) -> int:
         except OSError as error:
             raise make_output_error(file if error.errno in ODD_FILE_ERRORS else path, error) from error
         if _try_to_lock(handle):
-            if _is_same_file(handle, file):
-                _write_holder(handle, path)
-                return handle
+            with contextlib.suppress(OSError):  # its last holder may have removed it meanwhile
+                if os.path.samestat(os.fstat(handle), file.stat()):
+                    _write_holder(handle, path)
+                    return handle
             os.close(handle)
             continue
         holder = _read_holder(handle)
@@ -223,14 +220,6 @@ def _try_to_lock(handle: int) -> bool:
         holder = _read_holder(handle)
         return holder is None or holder.is_dead()
     return True
-
-
-def _is_same_file(handle: int, file: Path) -> bool:
-    """Tell whether an open file still has its name; its last holder may have removed it meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(handle), file.stat())
-    except OSError:
-        return False
 
 
 def _write_holder(handle: int, path: Path) -> None:

@@ -28,9 +28,8 @@ from semicdvl.raster.overview_files import (
     find_overview_fault,
     list_overview_files,
 )
-from semicdvl.reading.companion_files import require_plain_companions
 from semicdvl.reading.limits import MAX_COORDINATE
-from semicdvl.reading.regular_files import find_file_fault, resolve_links, shorten_path
+from semicdvl.reading.regular_files import find_file_fault, require_plain_companions, resolve_links, shorten_path
 
 RASTER_DRIVERS = (
     "GTiff",
@@ -177,7 +176,7 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
         raise InputError(display_name, problem, remedy if pages else "Give a GeoTIFF, PNG or JPEG file")
     transform = dataset.transform
     numbers = (*tuple(transform)[:6], *(transform @ (dataset.width, dataset.height)))
-    fits = all(math.isfinite(number) and abs(number) <= MAX_COORDINATE for number in numbers)
+    fits = all(map(math.isfinite, numbers)) and max(map(abs, numbers)) <= MAX_COORDINATE
     if not fits or abs(transform.determinant) < MIN_PIXEL_AREA:
         dataset.close()
         problem = "Its geotransform places the pixels nowhere: its numbers are not finite, too large or too small"

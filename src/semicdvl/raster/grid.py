@@ -74,7 +74,9 @@ class Grid:
 
         A local (engineering) CRS has lengths only, and so has one of another celestial body.
         """
-        return self.crs is not None and bool(self.crs.is_projected or self.crs.is_geographic) and is_of_earth(self.crs)
+        if self.crs is None or not (self.crs.is_projected or self.crs.is_geographic):
+            return False
+        return is_of_earth(self.crs.to_wkt())
 
     @property
     def gsd_m(self) -> float | None:
@@ -111,14 +113,9 @@ class Grid:
         return Grid(self.crs, self.transform @ scale, height, width)
 
 
-def is_of_earth(crs: CRS) -> bool:
-    """Tell whether a CRS may be one of the earth: its ellipsoid has about the size of the earth, or is not known."""
-    return _is_of_earth(crs.to_wkt())
-
-
 @lru_cache(maxsize=64)
-def _is_of_earth(wkt: str) -> bool:
-    """Tell whether a CRS may be one of the earth."""
+def is_of_earth(wkt: str) -> bool:
+    """Tell whether a CRS may be one of the earth: its ellipsoid has about the size of the earth, or is not known."""
     ellipsoid = pyproj.CRS.from_wkt(wkt).ellipsoid
     return ellipsoid is None or abs(ellipsoid.semi_major_metre / EARTH_RADIUS_M - 1) <= MAX_RADIUS_DEVIATION
 
@@ -218,7 +215,7 @@ def _find_edges_px(grid: Grid, other: Grid) -> tuple[float, float, float, float]
     to_pixel = ~grid.transform
     left, top = to_pixel @ (bounds[0], bounds[3])
     right, bottom = to_pixel @ (bounds[2], bounds[1])
-    if not all(math.isfinite(value) for value in (left, top, right, bottom)):
+    if not all(map(math.isfinite, (left, top, right, bottom))):
         return None
     (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))  # a plain image has y pointing up
     return top, left, bottom, right

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from semicdvl.errors import InputError
-from semicdvl.reading.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_TEXT_BYTES, MIB
+from semicdvl.reading.limits import MAX_COMPANION_TEXT_BYTES, MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_TEXT_BYTES, MIB
 
 KINDS = (
     (stat.S_ISFIFO, "is a named pipe"),
@@ -18,6 +20,13 @@ KINDS = (
     (stat.S_ISBLK, "is a device"),
 )
 """What is no file, and how an error calls it. Reading from these may never end."""
+COMPANION_TEXTS = tuple(
+    """
+    .att .aux .clr .cpg .cst .dim .eph .geo .hdr .imd .j2w .jgw .jpw .mtl .pgw .points .pox .prj .pvl .qpj .rpb .rpc
+    .rsc .stx .tab .tfw .tifw .til .txt .wld .wpw .xml
+    """.split()
+)
+"""Suffixes of texts in which GDAL looks for georeference and metadata of other files, in lower case."""
 CHANGED_REMEDY = "Run the same command again once the file is complete"
 
 
@@ -50,12 +59,10 @@ def find_file_fault(path: Path | str) -> str | None:
         return None
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    return find_kind_fault(mode)
-
-
-def find_kind_fault(mode: int) -> str | None:
-    """Return what a path is by its mode, where that is neither a regular file nor a folder."""
-    return next((words for is_kind, words in KINDS if is_kind(mode)), None)
+    for is_kind, words in KINDS:
+        if is_kind(mode):
+            return words
+    return None
 
 
 def require_file_or_folder(path: Path | str, *, remedy: str = "Give a regular file") -> None:
@@ -93,6 +100,52 @@ def require_regular_file(path: Path, *, remedy: str, max_bytes: int | None = Non
         )
         raise InputError(path, problem, remedy)
     return found.st_size
+
+
+def require_plain_companions(path: Path, *, remedy: str = "Delete it, or move it to another folder") -> None:
+    """Refuse a file beside which lies something that would be opened with it, and that is no file or endless.
+
+    GDAL looks for the georeference, the metadata and the overviews of an image, and for the parts of a layer, in files
+    of the same folder (`a.tfw`, `a.tif.aux.xml`, `a_RPC.TXT`, `METADATA.DIM`, `a.dbf`, `a.gpkg-journal`, ...), some by
+    their names, some by patterns. It waits for ever for a named pipe, and reads a device or an endless file to its end.
+
+    Raises:
+        InputError: there is a named pipe, a socket or a device whose name holds that of the file or is that of
+            metadata, or such a text of more than `limits.MAX_COMPANION_TEXT_BYTES`.
+    """
+    try:
+        changed_ns = path.parent.stat().st_mtime_ns
+    except OSError:  # whoever opens the file says what is wrong
+        return
+    own, stem = path.name.casefold(), path.stem.casefold()
+    for name, fault in _list_odd_files(str(path.parent), changed_ns):
+        folded = name.casefold()
+        if folded != own and (stem in folded or folded.endswith(COMPANION_TEXTS)):
+            raise InputError(path, f"The file {name} beside it {fault}, and would be read with it", remedy)
+
+
+@lru_cache(maxsize=256)
+def _list_odd_files(folder: str, changed_ns: int) -> tuple[tuple[str, str], ...]:
+    """Return name and fault of what is no plain file in a folder; remembered: training opens files often.
+
+    Args:
+        folder: the folder.
+        changed_ns: when a name in it was last added or removed; part of the key.
+    """
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_text = entry.name.casefold().endswith(COMPANION_TEXTS)
+            if entry.is_dir(follow_symlinks=False) or (entry.is_file(follow_symlinks=False) and not is_text):
+                continue
+            with contextlib.suppress(OSError):
+                facts = entry.stat()
+                fault = next((words for is_kind, words in KINDS if is_kind(facts.st_mode)), None)
+                if fault is None and is_text and facts.st_size > MAX_COMPANION_TEXT_BYTES:
+                    fault = f"has {facts.st_size / MIB:,.0f} MiB of text"
+                if fault is not None:
+                    found.append((entry.name, fault))
+    return tuple(sorted(found))
 
 
 def read_bytes(path: Path, *, remedy: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:

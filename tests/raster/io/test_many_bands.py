@@ -18,6 +18,7 @@ from tests.support.synthetic_rasters import at, city, tif
 from semicdvl.data.images import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.types.settings import ReadingSettings
 
 HEIGHT, WIDTH = 60, 80
 LEFT, TOP = 366_600, 4_104_200
@@ -51,7 +52,7 @@ def test_alpha_hides_wherever_it_stands(tmp_path: Path, roles: list[ColorInterp]
     colours = iter(make_bands(3))
     bands = np.stack([opaque_HW if role == ALPHA else next(colours, opaque_HW // 2) for role in roles])
     after = write_tagged(tmp_path / "after.tif", bands, roles, at(LEFT + shift_m, TOP))
-    with open_pair(write_before(tmp_path), after, collar="none") as pair:
+    with open_pair(write_before(tmp_path), after, ReadingSettings(collar="none")) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
         assert not window.valid_HW[:19].any() and window.valid_HW[21:-1].all()
         if not shift_m:
@@ -65,7 +66,7 @@ def test_corners_of_a_rotated_image_have_no_data(tmp_path: Path, count: int) -> 
     roles = [R, G, B, NONE, NONE, NONE][:count]
     after = write_tagged(tmp_path / "after.tif", make_bands(count), roles, place)
     before = tif(tmp_path / "before.tif", make_bands(3), Affine(0.5, 0, LEFT, 0, -0.5, TOP))
-    with open_pair(before, after, collar="none") as pair:
+    with open_pair(before, after, ReadingSettings(collar="none")) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
         assert 0.8 < window.valid_HW.mean() < 0.95
         assert (window.t2_HWC[window.valid_HW].max(axis=1) > 0).all(), "no black corner counts as ground"
@@ -79,7 +80,7 @@ def test_corners_of_a_warped_tile_do_not_hide_another_tile(tmp_path: Path, count
     second = tif(tmp_path / "b.tif", bands, at(x, y), crs="EPSG:32616", photometric="minisblack")
     with rasterio.open(second, "r+") as target:
         target.colorinterp = roles
-    with open_pair(write_before(tmp_path), [first, second], collar="none") as pair:
+    with open_pair(write_before(tmp_path), [first, second], ReadingSettings(collar="none")) as pair:
         window = pair.read(0, 0, *pair.shape_hw)
         assert window.valid_HW.all() and window.t2_HWC.min() > 30
 

@@ -257,7 +257,7 @@ def _spread_indices(count: int) -> list[int]:
 
 def _check_georeferencing(dataset: Any, display_name: str) -> None:
     """Reject an image that names a CRS and nothing that says where its pixels lie, or how large they are."""
-    if dataset.crs is not None and dataset.crs.is_geographic and not is_of_earth(dataset.crs):
+    if dataset.crs is not None and dataset.crs.is_geographic and not is_of_earth(dataset.crs.to_wkt()):
         problem = "The CRS is in degrees on another body than the earth, so the size of a pixel is not known"
         raise InputError(display_name, problem, "Project it first, e.g. `gdalwarp -t_srs '+proj=eqc +R=...' IN OUT`")
     located = dataset.gcps[0] or dataset.rpcs is not None or not dataset.transform.is_identity

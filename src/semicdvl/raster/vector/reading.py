@@ -27,9 +27,8 @@ from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
-from semicdvl.reading.companion_files import require_plain_companions
 from semicdvl.reading.json_files import shorten
-from semicdvl.reading.regular_files import require_file_or_folder
+from semicdvl.reading.regular_files import require_file_or_folder, require_plain_companions
 
 HEAD_BYTES = 65_536
 MAX_GML_BYTES = 2**30
