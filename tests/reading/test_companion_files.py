@@ -12,7 +12,7 @@ import geopandas as gpd
 import pytest
 from tests.robustness.targets import OLD
 
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.vector.reading import list_layers, read_layer, read_layer_info

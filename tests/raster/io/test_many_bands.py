@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import transform
 from tests.support.synthetic_rasters import at, city, tif
 
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.types.settings import ReadingSettings

@@ -338,7 +338,7 @@ class ImageReader:
         size = max(1, round(grid.height / step)), max(1, round(grid.width / step))
         if not self.warped or step == 1:
             return OverviewSample(*self._read_raw(0, 0, grid.height, grid.width, shape_hw=size), np.zeros(size, bool))
-        small, band = grid.resize(*size), self.bands[0]
+        small = grid.resize(*size)
         with open_warped_view(self.file_dataset, self.file_grid, small, resampling=Resampling.nearest) as view:
             return OverviewSample(*self._read_dataset(view, None, size, Resampling.nearest), np.zeros(size, bool))
 
