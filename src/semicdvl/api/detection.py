@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from semicdvl.api.images import ImageSource, convert_image
 from semicdvl.api.parts import create_detector, create_vlm_detector, load_detector
+from semicdvl.detection.inputs import ArrayImage
 from semicdvl.errors import ConfigError
+from semicdvl.raster.io.inputs import ImageInput, resolve_input
 from semicdvl.types import Detector
 
 if TYPE_CHECKING:
@@ -81,10 +83,11 @@ def detect(
     from semicdvl.detection.pipeline import detect_in_memory
 
     chosen = _choose_detector(detector, model=model, method=method, vlm=vlm, prompts=prompts, trust=trust)
+    first, second = convert_image(before, name="before"), convert_image(after, name="after")
     return detect_in_memory(
-        convert_image(before, name="before"),
-        convert_image(after, name="after"),
-        detector=_build(chosen, progress=progress),
+        first,
+        second,
+        detector=_build(chosen, progress=progress, images=(first, second)),
         config=config,
         progress=_open_console(progress),
     )
@@ -136,7 +139,7 @@ def detect_to_folder(
     from semicdvl.detection import pipeline
 
     chosen = create_vlm_detector if detector is None else detector
-    built = _build(chosen, progress=progress)
+    built = _build(chosen, progress=progress, images=(before, after))
     with _open_executor(executor, workers=workers, detector=chosen, built=built) as tiles:
         return pipeline.write_detection(
             before, after, Path(out), detector=built, config=config, progress=_open_console(progress), executor=tiles
@@ -306,8 +309,16 @@ def _choose_detector(
     return partial(create_vlm_detector, vlm, prompts=prompts)
 
 
-def _build(detector: Detector | Callable[[], Detector], *, progress: bool) -> Detector:
-    """Return a detector, built now if it is not yet: importing what it computes with takes seconds."""
+def _build(
+    detector: Detector | Callable[[], Detector], *, progress: bool, images: Sequence[ImageInput | ArrayImage] = ()
+) -> Detector:
+    """Return a detector, built now if it is not yet: importing what it computes with takes seconds.
+
+    Names of images that do not exist are refused before.
+    """
+    for image in images:
+        if not isinstance(image, ArrayImage):
+            resolve_input(image)
     if isinstance(detector, Detector):
         return detector
     with _open_console(progress).status("loading the detector"):
