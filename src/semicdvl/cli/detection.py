@@ -93,7 +93,7 @@ class MapOptions:
         typer.Option(
             min=0,
             help="Leave out objects with a smaller area in m2 (in pixels, where the size of a pixel is not known). By "
-            "default 20 where buildings are looked for and 10 for other words; 0 keeps all",
+            "default 12; at another --level 20 where buildings are looked for and 10 for other words; 0 keeps all",
             rich_help_panel=OUTPUT,
         ),
     ] = None

@@ -30,8 +30,9 @@ class DetectionConfig(ReadingSettings):
         overlap_px: over how many pixels neighbouring tiles are blended; a detector should not look much further than
             half of it.
         min_area_m2: smaller objects are left out of the map and of the polygons (0: none are). Counted in pixels where
-            the size of a pixel is not known. None: what the detector usually leaves out (`Detector.usual_area_m2`: 20
-            where buildings are looked for, 10 for other words), and nothing where the size of a pixel is not known.
+            the size of a pixel is not known. None: what the detector usually leaves out (`Detector.usual_area_m2`: 12
+            at the level residual; at others 20 where buildings are looked for, 10 for other words; nothing with a
+            network or an unsupervised method), and nothing where the size of a pixel is not known.
         gsd_m: metres per pixel, for files that do not say it (or say it wrong); handed to the detector.
         simplify_m: tolerance in metres by which the polygons are simplified (0: not at all).
         regularise: give polygons right angles where these fit, for buildings.

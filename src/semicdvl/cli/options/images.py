@@ -118,7 +118,7 @@ class BandOptions(PixelOptions):
     bands: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of the red, green and blue bands, like 4,3,2; by default as tagged, or 1,2,3",
+            help="Numbers of the red, green and blue bands, like 4,3,2; by default as named or tagged, or 1,2,3",
             rich_help_panel=INPUT,
         ),
     ] = None

@@ -117,6 +117,6 @@ def describe_crs(grid: Grid) -> str:
 
 
 def describe_extent(grid: Grid) -> str:
-    """Return CRS and bounds of a grid in words."""
-    left, bottom, right, top = (f"{value:.6g}" for value in grid.bounds)
+    """Return CRS and bounds of a grid in words; northings have seven digits before the point."""
+    left, bottom, right, top = (f"{value:.9g}" for value in grid.bounds)
     return f"{describe_crs(grid)} x {left}..{right}, y {bottom}..{top}"
