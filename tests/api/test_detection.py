@@ -7,6 +7,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from rasterio.vrt import WarpedVRT
 from tests.api.conftest import BUILDING, CRS, TRANSFORM, ExampleData
 
 import semicdvl as cd
@@ -49,6 +50,41 @@ def test_every_form_of_an_image_gives_the_same_map(example_data: ExampleData) ->
         assert other.grid == paths.grid
     assert paths.gsd_m == 0.5 and paths.grid.crs == rasterio.crs.CRS.from_string(CRS)
     assert float(paths.objects["area_m2"].max()) == pytest.approx(1200 * 0.25)
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")  # rioxarray 0.19 with affine 3
+def test_names_of_bands_are_followed_in_every_form(example_data: ExampleData, tmp_path: Path) -> None:
+    """Files of the order blue, green, red give the map of red, green, blue, from paths, views and DataArrays alike."""
+    rioxarray = pytest.importorskip("rioxarray")
+    names = ("Blue", "Green", "Red")
+    paths = []
+    for path in (example_data.before_tif, example_data.after_tif):
+        paths.append(tmp_path / path.name)
+        with rasterio.open(path) as source, rasterio.open(paths[-1], "w", **source.profile) as target:
+            target.write(source.read()[::-1])
+            target.descriptions = names
+    expected = cd.detect(example_data.before_tif, example_data.after_tif, vlm="fake", prompts=PROMPTS)
+    arrays = [rioxarray.open_rasterio(path) for path in paths]
+    labelled = [
+        array.assign_coords(band=["B02", "B03", "B04"]).assign_attrs(long_name="reflectance") for array in arrays
+    ]
+    with rasterio.open(paths[0]) as first, rasterio.open(paths[1]) as second:
+        views = [WarpedVRT(dataset, crs=CRS) for dataset in (first, second)]
+        for images in (paths, arrays, labelled, views):
+            found = cd.detect(*images, vlm="fake", prompts=PROMPTS)
+            np.testing.assert_array_equal(found.change, expected.change)
+            np.testing.assert_array_equal(found.score, expected.score)
+
+
+def test_a_missing_file_is_refused_before_anything_is_loaded(example_data: ExampleData, tmp_path: Path) -> None:
+    def build() -> cd.Detector:
+        raise AssertionError("the detector was built")
+
+    for missing in (tmp_path / "nowhere.tif", [example_data.after_tif, tmp_path / "nowhere.tif"]):
+        with pytest.raises(cd.InputError, match=r"nowhere\.tif: The file does not exist"):
+            cd.detect(example_data.before_tif, missing, detector=build)
+        with pytest.raises(cd.InputError, match=r"nowhere\.tif: The file does not exist"):
+            cd.detect_to_folder(example_data.before_tif, missing, tmp_path / "out", detector=build)
 
 
 def test_what_is_saved_is_what_the_command_writes(example_data: ExampleData, tmp_path: Path) -> None:

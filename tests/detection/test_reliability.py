@@ -10,7 +10,9 @@ from tests.support.brightness_detector import QUIET, TILES, Brighter
 from tests.support.synthetic_rasters import at, city, tif
 
 from semicdvl.ceg.prompts import resolve_prompts
+from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.pair_check.check import judge_reliability, open_checked_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.types import MeasuredRange, Reliability, SourceFacts
 from semicdvl.vlms import create_vlm
@@ -47,6 +49,8 @@ def test_inside_the_measured_range_it_is_reliable():
         ({"size_px": (300, 8)}, "only 8 x 300 px in common"),
         ({"dtypes": ("uint8", "uint16")}, "values of type uint16"),
         ({"bands": ((1, 1, 1), (1, 2, 3))}, "used more than once"),
+        ({"grey": (True, False)}, "The before image is grey (the bands are equal)"),
+        ({"grey": (True, True)}, "Both images are grey"),
         ({"find": "swimming pools"}, "was measured to find next to nothing of 'swimming pools'"),
         ({"find": "carport"}, "was not measured on 'carport'"),
     ],
@@ -58,6 +62,9 @@ def test_beyond_it_is_not_and_the_reason_is_named(facts, reason):
 
 def test_what_was_not_measured_cannot_be_told():
     assert judge(gsd_m=None).reliable is None
+    assert judge(colours_told=False) == Reliability(
+        None, ("Which bands are red, green and blue is not known. Give --bands.",)
+    )
     prompts = resolve_prompts(find="house", background="grass")
     fake = build_vlm_detector(create_vlm("fake"), prompts=prompts)
     assert fake.judge_source(SourceFacts(0.5)).reliable is None
@@ -129,3 +136,20 @@ def test_oblong_pixels_are_told_where_the_detector_has_no_word_on_them(tmp_path)
     pair = [tif(tmp_path / f"{name}.tif", city(110, 120), Affine(0.4, 0, 0, 0, -0.7, 90)) for name in "ab"]
     saved = write_detection(*pair, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
     assert saved.format_text().count("A pixel is 0.4 m wide and 0.7 m high: objects look squeezed") == 1
+
+
+def test_one_image_twice_and_black_and_white_images_are_not_reliable(tmp_path):
+    colour, other = (tif(tmp_path / f"{n}.tif", city(150, 200, seed=n), at(0, 90)) for n in (0, 1))
+    grey = tif(tmp_path / "grey.tif", np.repeat(city(150, 200, bands=1), 3, axis=0), at(0, 90))
+    fake, config = detector("house"), DetectionConfig()
+
+    def judge(before, after):
+        checked = open_checked_pair(before, after, config=config)
+        try:
+            return judge_reliability(checked, fake, config)
+        finally:
+            checked.pair.close()
+
+    assert judge(colour, other).reliable is True
+    assert judge(colour, colour).reliable is False and "one image twice" in judge(colour, colour).reasons[0]
+    assert judge(colour, grey).reliable is False and "The after image is grey" in judge(colour, grey).reasons[0]

@@ -74,6 +74,6 @@ def test_a_vlm_guides_a_network_of_five_bands(tmp_path):
 
 def test_bands_without_colours_are_not_guessed(tmp_path):
     data = write_data(tmp_path / "data", tags=(ColorInterp.gray, *(ColorInterp.undefined,) * 4))
-    with pytest.raises(InputError, match=r"has 5 bands, none of which is tagged as red, green or blue.*gdal_edit\.py"):
+    with pytest.raises(InputError, match=r"has 5 bands, which it does not call red, green and blue.*gdal_edit\.py"):
         cd.pseudo_label(data, tmp_path / "store", vlm=BrightRed(), prompts=HOUSE_PROMPTS, progress=False)
     assert not (tmp_path / "store").exists()

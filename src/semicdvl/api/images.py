@@ -120,7 +120,14 @@ def _convert_dataset(dataset: Any, *, name: str) -> str | ArrayImage:
     if not isinstance(dataset, WarpedVRT):
         return str(dataset.name)
     pixels_HWC = np.moveaxis(dataset.read(), 0, -1)
-    return ArrayImage(pixels_HWC, crs=dataset.crs, transform=dataset.transform, nodata=dataset.nodata, name=name)
+    return ArrayImage(
+        pixels_HWC,
+        crs=dataset.crs,
+        transform=dataset.transform,
+        nodata=dataset.nodata,
+        name=name,
+        band_names=dataset.src_dataset.descriptions[: dataset.count],
+    )
 
 
 def _is_data_array(image: Any) -> bool:
@@ -152,5 +159,18 @@ def _convert_data_array(image: Any, *, name: str) -> ArrayImage:
         )
     rows_first = image.transpose(image.rio.y_dim, image.rio.x_dim, bands[0])
     return ArrayImage(
-        rows_first.to_numpy(), crs=image.rio.crs, transform=image.rio.transform(), nodata=image.rio.nodata, name=name
+        rows_first.to_numpy(),
+        crs=image.rio.crs,
+        transform=image.rio.transform(),
+        nodata=image.rio.nodata,
+        name=name,
+        band_names=_find_band_names(image, str(bands[0])),
     )
+
+
+def _find_band_names(image: Any, axis: str) -> tuple[str, ...]:
+    """Return the names of a DataArray's bands: its `long_name`, as of rioxarray, or the labels of the axis."""
+    named = image.attrs.get("long_name")
+    if isinstance(named, tuple | list):
+        return tuple(map(str, named))
+    return tuple(map(str, image.coords[axis].to_numpy())) if axis in image.coords else ()

@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 from semicdvl.errors import ConfigError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import ImageInput
+from semicdvl.raster.stored_values import find_named_colours
 
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -28,12 +29,14 @@ class ArrayImage:
     """An image in memory.
 
     Attributes:
-        data_HWC: height, width, bands; three bands or more, red, green and blue first.
+        data_HWC: height, width, bands; three bands or more, red, green and blue first unless their names say otherwise.
         crs: coordinate reference system; None for a plain image.
         transform: from pixels to the map; needed with a CRS.
         nodata: value that means no data; None: there is none. NaN always means no data.
         valid_HW: False where there is no data; None: decided by `nodata` alone.
         name: what reports and messages call it.
+        band_names: names of the bands, of which "Red", "Green" and "Blue" (or Sentinel-2's "B04", "B03" and "B02") are
+            found; empty: they have none.
 
     Examples:
         >>> import semicdvl as cd
@@ -48,6 +51,7 @@ class ArrayImage:
     nodata: float | None = None
     valid_HW: NDArray[np.bool_] | None = None
     name: str = "image"
+    band_names: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is no image.
@@ -87,7 +91,11 @@ def _copy_to_gdal(image: ArrayImage) -> Iterator[str]:
     with MemoryFile(dirname=uuid.uuid4().hex, filename=f"{image.name}.tif") as memory:
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), ignore_not_georeferenced():
             with memory.open(**profile, count=count) as target:
-                target.colorinterp = _name_bands(count)
+                if find_named_colours(image.band_names) is None:
+                    target.colorinterp = _name_bands(count)
+                else:
+                    target.colorinterp = [ColorInterp.undefined] * count
+                    target.descriptions = image.band_names
                 target.write(data_CHW)
                 if masked:
                     target.write_mask(np.asarray(image.valid_HW))

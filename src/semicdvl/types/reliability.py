@@ -46,6 +46,8 @@ class SourceFacts:
         bands: 1-based numbers of the bands that are read, of both dates.
         pixel_m: width and height of a pixel on the ground in metres; None if not known.
         size_px: height and width of the common ground in pixels; None if not known.
+        grey: whether the bands of a date are equal, as in black and white photographs.
+        colours_told: whether it is known which bands are red, green and blue.
     """
 
     gsd_m: float | None
@@ -53,6 +55,8 @@ class SourceFacts:
     bands: tuple[tuple[int, ...], ...] = ((1, 2, 3), (1, 2, 3))
     pixel_m: tuple[float, float] | None = None
     size_px: tuple[int, int] | None = None
+    grey: tuple[bool, ...] = (False, False)
+    colours_told: bool = True
 
 
 def has_square_pixels(pixel_m: tuple[float, float] | None) -> bool:

@@ -83,3 +83,26 @@ def test_ground_of_the_no_data_value_is_said(tmp_path, value):
     assert "inside" not in list_kinds(before, tif(tmp_path / "t2.tif", border, at(0, 90), nodata=value))
     found = list_kinds(before, tif(tmp_path / "t3.tif", holed, at(0, 90), nodata=value))["inside"]
     assert found.text.startswith("4.0% of ") and f"value {value}" in found.text
+
+
+def test_black_and_white_images_of_three_bands(tmp_path):
+    """Compression and an odd coloured mark on the picture change nothing; two bands that are equal do not suffice."""
+    grey = np.repeat(city(150, 200, bands=1), 3, axis=0)
+    noise = np.random.default_rng(0).integers(-1, 2, grey.shape)
+    marked = np.clip(grey + noise, 0, 255).astype(np.uint8)
+    marked[0, :10, :10] = 255
+    two_equal = city(150, 200)
+    two_equal[1] = two_equal[0]
+    images = {
+        "grey": (grey, True),
+        "marked": (marked, True),
+        "colour": (city(150, 200), False),
+        "two": (two_equal, False),
+    }
+    for name, (image, is_grey) in images.items():
+        path = tif(tmp_path / f"{name}.tif", image, at(0, 90))
+        check = check_image_pair(path, path)
+        is_grey = name in ("grey", "marked")
+        assert check.radiometry.before.is_grey is is_grey
+        told = [finding for finding in check.findings if finding.kind == "grey"]
+        assert len(told) == 2 * is_grey and all(finding.level == 0 for finding in told)

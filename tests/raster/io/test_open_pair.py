@@ -331,3 +331,18 @@ def test_note_on_a_missing_crs_says_how_the_images_are_placed(tmp_path):
     with open_pair(*plain) as pair:
         assert pair.notes[0].startswith("The images have no CRS: they are placed by their geotransforms")
         assert pair.shape_hw == (30, 30), "10 of 40 px are displaced"
+
+
+def test_one_bit_images_stay_black_and_white_when_co_registered(tmp_path):
+    bits = np.repeat((city(30, 40, bands=1) > 130).astype(np.uint8), 3, axis=0)
+    path = tif(tmp_path / "bits.tif", bits, at(0, 90), nbits=1)
+    with open_pair(path, path) as pair:
+        aligned = align_pair(pair, Alignment(2.0, 0.0))
+        assert set(np.unique(aligned.read(0, 0, 20, 40).t1_HWC)) == {0, 255}
+
+
+def test_extents_in_a_message_are_told_to_the_metre(tmp_path):
+    first = tif(tmp_path / "a.tif", city(30, 40), at(620000, 3350000))
+    second = tif(tmp_path / "b.tif", city(30, 40), at(625000, 3350000))
+    with pytest.raises(InputError, match=r"x 625000\.\.625020, y 3349985\.\.3350000 against .* x 620000\.\.620020, y"):
+        open_pair(first, second)

@@ -34,11 +34,10 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values
 from semicdvl.raster.io.views.sentinel_values import find_sentinels, is_never_measured
-from semicdvl.raster.stored_values import BandScaling, Stretch
+from semicdvl.raster.stored_values import COLOURS, BandScaling, Stretch, select_bands
 from semicdvl.reading.regular_files import read_stamp
 
 MAX_RGB_BANDS = 4
-RGB_TAGS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 ALPHA_MODES = ("LA", "PA", "RGBA")
 _TO_8_BIT = (
     "Stretch the whole data set to 8 bits with one range, e.g. `gdal_translate -ot Byte -scale LOW HIGH 0 255 IN OUT`"
@@ -65,7 +64,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch | None = None) -> UInt8Array:
     """Return the image, or a window of it, as uint8 HWC with C = 3 (grey is repeated, alpha and a 4th band dropped).
 
-    A palette is looked up, and the bands are in the order that their colour tags say.
+    A palette is looked up, and the bands are in the order that their names or colour tags say.
 
     Args:
         path: image file.
@@ -73,8 +72,8 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch 
         stretch: how physical values of more than 8 bits become grey values; 8-bit images are read as they are.
 
     Raises:
-        InputError: missing, broken, two bands or more than four without colour tags, the window lies outside, or more
-            than 8 bits per band and no stretch.
+        InputError: missing, broken, two bands or more than four without names or tags of colours, the window lies
+            outside, or more than 8 bits per band and no stretch.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES and (stretch is None or not holds_deep_values(path)):
         return cut_window(path, _read_pillow_rgb(path), window_px)
@@ -94,18 +93,24 @@ def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any
     """
     with open_image_raster(path) as raster:
         window = find_raster_window(path, raster, window_px)
-        tags = raster.colorinterp
-        coloured = all(colour in tags for colour in RGB_TAGS)
-        if raster.count not in (1, 3, 4) and not coloured:
-            raise InputError(path, f"has {raster.count} bands, none of which is tagged as red, green or blue", _TO_RGB)
-        bands = [tags.index(colour) + 1 for colour in RGB_TAGS] if coloured else [1, 2, 3][: raster.count]
+        bands = _find_rgb(path, raster)
         stored_CHW: NDArray[Any] = decode_file(path, lambda: raster.read(bands, window=window))
-        if tags[0] == ColorInterp.palette and raster.count == 1:
+        if raster.colorinterp[0] == ColorInterp.palette and raster.count == 1:
             return look_up_colours(raster, stored_CHW[0])
         scaling = BandScaling.read(raster, bands)
     if stored_CHW.dtype != np.uint8 and not scaling.is_identity:
         stored_CHW = stored_CHW * scaling.scale_C[:, None, None] + scaling.offset_C[:, None, None]
     return np.moveaxis(stored_CHW if len(bands) == 3 else np.repeat(stored_CHW, 3, axis=0), 0, 2)
+
+
+def _find_rgb(path: Path, raster: rasterio.io.DatasetReader) -> list[int]:
+    """Return the numbers of red, green and blue, or of the only band."""
+    if raster.count == 1:
+        return [1]
+    found = select_bands(raster, display_name=str(path)) if raster.count >= len(COLOURS) else None
+    if found is None or (raster.count > MAX_RGB_BANDS and not found.is_told):
+        raise InputError(path, f"has {raster.count} bands, which it does not call red, green and blue", _TO_RGB)
+    return list(found.numbers)
 
 
 def count_bands(path: Path) -> int:

@@ -26,6 +26,8 @@ def judge_vlm_source(vlm: VLM, words: tuple[str, ...], source: SourceFacts) -> R
         return Reliability(False, doubts)
     if source.gsd_m is None:
         return Reliability(None, (f"The size of a pixel is not known; {_format_range(name, measured)}. Give --gsd.",))
+    if not source.colours_told:
+        return Reliability(None, ("Which bands are red, green and blue is not known. Give --bands.",))
     return Reliability(True)
 
 
@@ -75,6 +77,9 @@ def _doubt_images(name: str, measured: MeasuredRange, source: SourceFacts) -> It
         )
     if any(len(set(bands)) < len(bands) for bands in source.bands):
         yield f"A band is used more than once, as in grey images; {name} was measured on red, green and blue."
+    elif any(source.grey):
+        which = "Both images are" if all(source.grey) else f"The {'before' if source.grey[0] else 'after'} image is"
+        yield f"{which} grey (the bands are equal); {name} was measured on red, green and blue."
 
 
 def _format_range(name: str, measured: MeasuredRange) -> str:

@@ -38,7 +38,7 @@ from semicdvl.raster.registration.shift import Shift
 from semicdvl.types import Detector, Reliability, SourceFacts
 from semicdvl.types.reliability import describe_pixel_sides
 
-UNRELIABLE_FINDINGS = ("datum", "resolution")
+UNRELIABLE_FINDINGS = ("datum", "resolution", "same")
 """Kinds of findings with which the result of any detector is not reliable."""
 ALIGNMENT_FAILED = Finding(
     "align",
@@ -202,15 +202,17 @@ def judge_reliability(checked: CheckedPair, detector: Detector, config: Detectio
 
     Images that do not fit each other make the result of any detector unreliable.
     """
-    readers = (checked.pair.before, checked.pair.after)
-    known_m = [grid.gsd_m for grid in (checked.pair.grid, *(reader.file_grid for reader in readers))]
+    before, after = readers = (checked.pair.before, checked.pair.after)
+    known_m = (checked.pair.grid.gsd_m, before.file_grid.gsd_m, after.file_grid.gsd_m)
     sizes_m = [size_m for size_m in known_m if size_m is not None]
     source = SourceFacts(
         gsd_m=config.gsd_m or (max(sizes_m) if sizes_m else None),
         dtypes=tuple(str(reader.file_dataset.dtypes[reader.bands[0] - 1]) for reader in readers),
-        bands=tuple(reader.bands for reader in readers),
+        bands=(before.bands, after.bands),
         pixel_m=checked.pair.grid.pixel_m,
         size_px=checked.pair.shape_hw,
+        grey=(checked.check.radiometry.before.is_grey, checked.check.radiometry.after.is_grey),
+        colours_told=before.colours_told and after.colours_told,
     )
     doubts = tuple(str(finding) for finding in checked.check.findings if finding.kind in UNRELIABLE_FINDINGS)
     judged = detector.judge_source(source)

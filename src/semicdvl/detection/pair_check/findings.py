@@ -22,6 +22,10 @@ MIN_PAIR_CORRELATION = 0.25
 MAX_INNER_NO_DATA_FRAC = 0.0005
 MIN_COMPARED_PX = 4096
 """Images of fewer common pixels may be equal by chance, such as small flat ones."""
+CHECKERBOARD_REMEDY = (
+    "See for yourself: streets and roofs continue from field to field in the checkerboard that `semicdvl check BEFORE "
+    "AFTER -o FOLDER` draws, if the images fit"
+)
 
 
 def derive_findings(check: PairCheck) -> list[Finding]:
@@ -107,6 +111,10 @@ def _check_data(check: PairCheck) -> Iterator[Finding]:
                 "white and black ground may have that value, too, and its change is not found"
             )
             yield Finding("inside", WARNINGS, text, "If it is ground, remove the tag: `gdal_edit.py -unsetnodata FILE`")
+        if seen.is_grey:
+            text = f"{name} is a black and white image: its red, green and blue are equal"
+            remedy = "A vision-language model that was measured on colour images may see less in it"
+            yield Finding("grey", FINE, text, remedy)
         worst = max((band.saturated_frac for band in seen.bands), default=0.0)
         if worst > MAX_SATURATED_FRAC:
             text = f"{worst:.1%} of {name} is saturated: bright roofs and bright ground look alike there"
@@ -150,16 +158,14 @@ def _check_shift(check: PairCheck) -> Iterator[Finding]:
     if not shift.is_known:
         if check.radiometry.common_frac > 0:
             text = "The shift between the dates could not be measured: too little texture, or too little in common"
-            remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
-            yield Finding("shift", WARNINGS, text, remedy)
+            yield Finding("shift", WARNINGS, text, CHECKERBOARD_REMEDY)
         return
     if not shift.is_certain:
         text = (
             f"Whether the dates are shifted against each other cannot be told: {shift.agree_frac:.0%} of the windows "
             f"agree on about {shift.format_length()}, which is within the error"
         )
-        remedy = "Check in the checkerboard of the report that streets and roofs continue from field to field"
-        yield Finding("shift", FINE, text, remedy)
+        yield Finding("shift", FINE, text, CHECKERBOARD_REMEDY)
         return
     if shift.length_px > MAX_CORRECTABLE_SHIFT_PX:
         yield Finding("shift", UNUSABLE, describe_excess(shift), EXCESS_REMEDY)

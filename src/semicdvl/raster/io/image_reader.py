@@ -61,6 +61,7 @@ class ImageReader:
         exact: what makes the values that are read of the stored ones, as float32 and without rounding; None: grey
             values of 8 bits are read.
         one_bit: whether its files store one bit per value: 0 is black and 1 is white.
+        colours_told: whether the file or the user says which bands are red, green and blue.
     """
 
     input: ResolvedInput
@@ -85,6 +86,7 @@ class ImageReader:
     stretch_note: str = ""
     exact: BandScaling | None = None
     one_bit: bool = False
+    colours_told: bool = True
 
     @property
     def path(self) -> Path:
@@ -127,6 +129,8 @@ class ImageReader:
             collar=self.collar,
             scaling=self.scaling,
             never_measured=self.never_measured,
+            one_bit=self.one_bit,
+            colours_told=self.colours_told,
         )
 
     def select_rgb(self) -> ImageReader:

@@ -39,7 +39,7 @@ from semicdvl.raster.io.views.sentinel_values import choose_warp_options
 from semicdvl.raster.io.views.tagged_view import TaggedView, open_tagged_view
 from semicdvl.raster.io.views.upright_view import require_north_up
 from semicdvl.raster.overview_files import NO_OVERVIEWS
-from semicdvl.raster.stored_values import BandScaling
+from semicdvl.raster.stored_values import COLOURS, BandScaling, select_bands
 
 MAX_MOSAIC_PX = 2**31 - 1
 """GDAL's limit for the side of a raster."""
@@ -160,6 +160,8 @@ def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> N
             f"Convert all files of the mosaic to the same bands and type (`gdal_translate -ot {first_dtype} -b ...`)"
         )
         raise InputError(name, problem, remedy)
+    if bands >= len(COLOURS):
+        _check_same_colours(name, dataset, first_name, first)
     scalings = [BandScaling.read(image, image.indexes[:bands]) for image in (dataset, first)]
     if not scalings[0].equals(scalings[1]):
         problem = f"The image has other scale and offset tags than {first_name}, so equal numbers mean different things"
@@ -174,6 +176,17 @@ def _check_same_depth(name: str, view: TaggedView, first_name: str, first: Tagge
         problem = f"The image stores {depths[0]} per value, but {first_name} stores {depths[1]}"
         remedy = "Convert the files of 1 bit first: `gdal_translate -co NBITS=8 -scale 0 1 0 255 IN OUT`"
         raise InputError(name, problem, remedy)
+
+
+def _check_same_colours(name: str, dataset: Any, first_name: str, first: Any) -> None:
+    """Reject a file of a mosaic whose red, green and blue are other bands than those of the first one."""
+    colours, first_colours = select_bands(dataset, display_name=name), select_bands(first, display_name=first_name)
+    if colours.numbers == first_colours.numbers:
+        return
+    numbers, first_numbers = (",".join(map(str, one.numbers)) for one in (colours, first_colours))
+    problem = f"Red, green and blue are the bands {numbers} of the image, but the bands {first_numbers} of {first_name}"
+    remedy = "Write all files of the mosaic in one order of bands (`gdal_translate -b 3 -b 2 -b 1 IN OUT`)"
+    raise InputError(name, problem, remedy)
 
 
 def _check_not_one_band_each(resolved: ResolvedInput, parts: Sequence[MosaicFile], first: Any) -> None:
@@ -264,6 +277,7 @@ def _build_vrt(parts: Sequence[MosaicFile], first: Any) -> str:
     for number, colour in enumerate(first.colorinterp, start=1):
         if colour != ColorInterp.alpha:  # the mask band takes its place
             band = _add_band(root, number, colour, parts, dtype=GDAL_TYPES[first.dtypes[0]], corner=(top, left))
+            ET.SubElement(band, "Description").text = first.descriptions[number - 1] or ""
             ET.SubElement(band, "Scale").text = repr(float(first.scales[number - 1]))
             ET.SubElement(band, "Offset").text = repr(float(first.offsets[number - 1]))
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.image_reader import ImageReader
@@ -16,7 +15,7 @@ from semicdvl.raster.io.mosaic import OpenedImage, open_mosaic
 from semicdvl.raster.io.open_dataset import list_files, note_unused_overviews, open_dataset, read_grid
 from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import open_upright_view
-from semicdvl.raster.stored_values import BandScaling
+from semicdvl.raster.stored_values import BandScaling, select_bands
 
 
 def open_image_reader(
@@ -27,8 +26,8 @@ def open_image_reader(
     Args:
         image: a file, folder, address, ... or several of them, which make a mosaic (`raster.io.mosaic`): see
             `raster.io.inputs.resolve_input`.
-        bands: 1-based numbers of the bands to read, three or more; None: red, green and blue as tagged in the file, or
-            the first three.
+        bands: 1-based numbers of the bands to read, three or more; None: red, green and blue by the names or colour
+            tags of the bands, or the first three (`raster.stored_values`).
         alpha: which band says where there is data: see `raster.io.views.alpha_band.choose_alpha_band`.
         collar: which collars without a no-data tag count as no data: see `raster.io.collar`.
 
@@ -44,20 +43,22 @@ def open_image_reader(
             views.callback(opened.dataset.close)
             upright = open_upright_view(opened.dataset, views, display_name=resolved.display_name)
             views.callback(upright.dataset.close)
-            grid, selected = read_grid(upright.dataset), _select_bands(resolved, upright.dataset, bands)
+            grid = read_grid(upright.dataset)
+            selected = select_bands(opened.dataset, bands, display_name=resolved.display_name)
             return ImageReader(
                 resolved,
                 upright.dataset,
-                selected,
+                selected.numbers,
                 grid,
                 file_grid=grid,
                 files=opened.files,
                 views=views.pop_all(),
-                notes=(*opened.notes, *([upright.note] if upright.note else [])),
+                notes=(*opened.notes, *filter(None, (upright.note, selected.note))),
                 collar=collar,
-                scaling=BandScaling.read(opened.dataset, selected),
+                scaling=BandScaling.read(opened.dataset, selected.numbers),
                 never_measured=opened.never_measured,
                 one_bit=opened.one_bit,
+                colours_told=selected.is_told,
             )
 
 
@@ -96,22 +97,3 @@ def _describe_pages(dataset: Any) -> tuple[str, ...]:
         f"The file holds {pages} images (pages), of which the first is read. Write another one to a file of its own: "
         "`gdal_translate GTIFF_DIR:2:IN OUT`.",
     )
-
-
-def _select_bands(resolved: ResolvedInput, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the bands to read: the requested ones, those tagged red, green and blue, or the first three."""
-    has = "1 band" if dataset.count == 1 else f"{dataset.count} bands"
-    if bands is not None:
-        if len(bands) < 3 or not all(1 <= band <= dataset.count for band in bands):
-            numbers = ",".join(str(band) for band in bands)
-            problem = f"The image has {has}, but the bands {numbers} were requested"
-            raise InputError(resolved.display_name, problem, "Give three or more band numbers from 1, like 4,3,2")
-        return tuple(bands)
-    if dataset.count < 3 or (dataset.count == 3 and ColorInterp.alpha in dataset.colorinterp):
-        problem = f"The image has {has}, but red, green and blue are needed"
-        remedy = "Give an image of 3 or more bands, or name the bands to read with --bands (1,1,1 for a grey image)"
-        raise InputError(resolved.display_name, problem, remedy)
-    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in dataset.colorinterp for colour in rgb):
-        return tuple(dataset.colorinterp.index(colour) + 1 for colour in rgb)
-    return 1, 2, 3

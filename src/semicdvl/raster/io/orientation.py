@@ -79,7 +79,7 @@ def open_upright(dataset: Any, orientation: int) -> Any:
     with ignore_not_georeferenced():
         with memory.open(**profile, BIGTIFF="IF_SAFER") as target:
             target.write(bands_CHW)
-            target.colorinterp = dataset.colorinterp
+            target.colorinterp, target.descriptions = dataset.colorinterp, dataset.descriptions
             if dataset.nodata is not None:
                 target.nodata = dataset.nodata
             if dataset.colorinterp[0] == ColorInterp.palette:

@@ -15,6 +15,8 @@ from semicdvl.raster.io.pair_reader import RasterPair
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
 """Percentiles that are given as the range of a band."""
+GREY_RANGE_DN, GREY_FRAC = 2, 0.995
+"""An image is grey where red, green and blue of so many of its pixels differ by no more than this."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ class ImageRadiometry:
         data_frac: share of the overlap with data.
         black_border_frac: share that is a black border without a no-data tag.
         bands: statistics of its bands; none where no pixel has data.
+        is_grey: whether red, green and blue are equal, to what compression changes: a black and white image.
     """
 
     data_frac: float
     black_border_frac: float
     bands: tuple[BandStatistics, ...]
+    is_grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,10 @@ def compare_radiometry(pair: RasterPair) -> PairRadiometry:
     for reader, (data_CHW, usable_HW) in zip(readers, samples, strict=True):
         seen = zip(reader.bands, data_CHW[:, usable_HW], strict=True) if usable_HW.any() else ()
         statistics = tuple(_measure_band(band, values_N) for band, values_N in seen)
-        images.append(ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics))
         grey_CHW = data_CHW if reader.stretch is None else reader.stretch(data_CHW)
+        few_colours_N = np.ptp(grey_CHW[:3, usable_HW], axis=0) <= GREY_RANGE_DN
+        is_grey = few_colours_N.size > 0 and bool(few_colours_N.mean() >= GREY_FRAC)
+        images.append(ImageRadiometry(float(usable_HW.mean()), reader.measure_border_frac(), statistics, is_grey))
         grey_CN.append(grey_CHW[:, both_HW].astype(np.float64))
     bands = tuple(_compare_band(*band) for band in zip(*grey_CN, strict=True)) if both_HW.any() else ()
     equal_frac = float((grey_CN[0] == grey_CN[1]).all(axis=0).mean()) if both_HW.any() else 0.0
