@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from semicdvl.api.images import ImageSource, convert_image
 from semicdvl.api.parts import create_detector, create_vlm_detector, load_detector
 from semicdvl.detection.inputs import ArrayImage
-from semicdvl.errors import ConfigError
-from semicdvl.raster.io.inputs import ImageInput, resolve_input
+from semicdvl.errors import ConfigError, InputError
+from semicdvl.raster.io.inputs import ImageInput, is_local_name, resolve_input
 from semicdvl.types import Detector
 
 if TYPE_CHECKING:
@@ -316,9 +316,10 @@ def _build(
 
     Names of images that do not exist are refused before.
     """
-    for image in images:
-        if not isinstance(image, ArrayImage):
-            resolve_input(image)
+    named = (resolve_input(image) for image in images if not isinstance(image, ArrayImage))
+    for name in (name for one in named for name in one.gdal_names):
+        if is_local_name(name) and not Path(name).exists():
+            raise InputError(name, "The file does not exist", "Check the spelling and the folder")
     if isinstance(detector, Detector):
         return detector
     with _open_console(progress).status("loading the detector"):

@@ -93,8 +93,7 @@ def resolve_input(image: ImageInput, *, allow_outside: bool = False) -> Resolved
     separated by commas.
 
     Raises:
-        InputError: nothing was given, a local file does not exist, a folder or pattern holds no image, or the scheme of
-            an address is unknown.
+        InputError: nothing was given, a folder or pattern holds no image, or the scheme of an address is unknown.
     """
     several = [image] if isinstance(image, str | Path) else list(image)
     display_name = ",".join(_hide_credentials(_to_text(one)) for one in several)
@@ -160,8 +159,6 @@ def _resolve_text(text: str) -> list[str]:
         return _list_folder(path)
     if any(wildcard in text for wildcard in "*?[") and not path.exists():
         return _expand_pattern(path)
-    if not path.exists():
-        raise InputError(text, "The file does not exist", "Check the spelling and the folder")
     return [text]
 
 
