@@ -215,7 +215,8 @@ def check_pair(
         before: image of date 1: a path, a folder of tiles, an address, or several files that make a mosaic.
         after: image of date 2, likewise.
         out: a folder for `check.json` and `check.html`; None writes nothing.
-        bands: 1-based numbers of the bands to read, red, green and blue first; None: as tagged, or the first three.
+        bands: 1-based numbers of the bands to read, red, green and blue first; None: as named or tagged, or the
+            first three.
         after_bands: the same for date 2, where its bands are in another order.
         grid: grid of the comparison: "before", "after", "finest", "utm" (square pixels), or a raster file.
         alpha: which band says where there is data: "auto" (the one tagged as alpha, unless it holds many values),

@@ -68,7 +68,7 @@ class KeptBandOptions(RegistrationOptions):
         str | None,
         typer.Option(
             help="Numbers of the bands to keep, red, green and blue first, like 3,2,1,4; more than three keep their "
-            "values, in GeoTIFF patches. By default red, green and blue as tagged, or 1,2,3",
+            "values, in GeoTIFF patches. By default red, green and blue as named or tagged, or 1,2,3",
             rich_help_panel=INPUT,
         ),
     ] = None

@@ -10,6 +10,7 @@ from semicdvl.data.images import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.stored_values import find_named_colours
+from semicdvl.types import ReadingSettings
 
 RGBN = city(30, 40, bands=4)
 RED, GREEN, BLUE, NIR = range(4)
@@ -63,7 +64,7 @@ def test_names_come_before_tags(tmp_path, tags):
         notes = {note for note in pair.notes if "bands 3, 2 and 1 are read as red, green and blue" in note}
         assert len(notes) == (tags is not None) and all("colour tags say 1, 2 and 3" in note for note in notes)
     assert same_pixels(read_rgb(named), RGBN[:3])
-    with open_pair(named, named, bands=(1, 2, 3)) as pair:
+    with open_pair(named, named, ReadingSettings(bands=(1, 2, 3))) as pair:
         assert same_pixels(pair.read(0, 0, 30, 40).t1_HWC, RGBN[[BLUE, GREEN, RED]])
 
 
@@ -90,7 +91,7 @@ def test_an_order_that_no_file_tells_is_said_to_be_a_guess(tmp_path):
         assert note.startswith("a.tif: ") and "--bands 3,2,1" in note
         assert not pair.before.colours_told and pair.after.colours_told
         assert not pair.before.on_file_grid().colours_told
-    with open_pair(plain, told, bands=(3, 2, 1), after_bands=(1, 2, 3)) as pair:
+    with open_pair(plain, told, ReadingSettings(bands=(3, 2, 1), after_bands=(1, 2, 3))) as pair:
         assert pair.before.colours_told and not pair.notes
 
 
