@@ -6,7 +6,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from tests.support.synthetic_rasters import at, city, same_pixels, tif
 
-from semicdvl.data.images import read_rgb
+from semicdvl.data.images.reading import read_rgb
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.raster.stored_values import find_named_colours
