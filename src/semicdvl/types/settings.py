@@ -13,8 +13,8 @@ class ReadingSettings:
     """How two images of one place are read as a pair; who reads the images of a result again uses the same settings.
 
     Attributes:
-        bands: 1-based numbers of the bands, three or more, red, green and blue first; None: the bands named or tagged so,
-            or the first three.
+        bands: 1-based numbers of the bands, three or more, red, green and blue first; None: the bands named or tagged
+            so, or the first three.
         after_bands: the same for the after image, where its bands have another order.
         grid: whose pixels the result has: "before", "after", "finest" (of the image with the smaller pixels), "utm"
             (square pixels over the before image, in its zone of UTM), or a raster file.
