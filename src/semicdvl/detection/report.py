@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-import shapely
 from markupsafe import Markup
 from numpy.typing import NDArray
 from rasterio.features import rasterize
@@ -46,8 +45,6 @@ CLASS_MAP_PX = 700
 MAX_CRS_CHARACTERS = 60
 BURNT_AT_A_TIME = 4000
 """Polygons that are handed to rasterio in one call."""
-MAX_BURNT_CORNERS = 10_000
-"""Of a polygon that is burnt as it is; the outline of a larger one is followed to a quarter of a shown pixel."""
 
 
 def read_report_overview(pair: RasterPair) -> PairWindow:
@@ -158,21 +155,15 @@ def _build_overview(window: PairWindow, grid: Grid, changes: DetectedChanges, wa
 def _burn_polygons(frame: gpd.GeoDataFrame, grid: Grid, burnt_HW: NDArray[np.int32], *, values: Sequence[int]) -> None:
     """Burn polygons into an image of the grid, the value plus 1; where it is decimated, small objects stay visible.
 
-    Some at a time, and the largest ones with fewer corners: rasterio turns every corner of all polygons of a call into
-    Python numbers.
+    Some at a time: rasterio turns every corner of all polygons of a call into Python numbers.
     """
     height, width = burnt_HW.shape
-    transform = grid.resize(height, width).transform
     for start in range(0, len(frame), BURNT_AT_A_TIME):
         part = slice(start, start + BURNT_AT_A_TIME)
-        outlines = frame.geometry.iloc[part].to_numpy(copy=True)
-        many_N = shapely.get_num_coordinates(outlines) > MAX_BURNT_CORNERS
-        quarter = math.sqrt(abs(transform.determinant)) / 4
-        outlines[many_N] = shapely.simplify(outlines[many_N], quarter, preserve_topology=False)
         rasterize(
-            zip(outlines, [value + 1 for value in values[part]], strict=True),
+            zip(frame.geometry.iloc[part], [value + 1 for value in values[part]], strict=True),
             out=burnt_HW,
-            transform=transform,
+            transform=grid.resize(height, width).transform,
             all_touched=(height, width) != (grid.height, grid.width),
         )
 
