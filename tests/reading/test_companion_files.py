@@ -88,7 +88,10 @@ def test_no_part_of_a_geodatabase_is_waited_for(tmp_path: Path) -> None:
 
 def test_what_belongs_to_other_files_is_left_alone(tmp_path: Path) -> None:
     shutil.copy(OLD / "after.tif", tmp_path / "a.tif")
-    os.mkfifo(tmp_path / "queue")
+    for name in ("queue", "bar", "a1.sock"):  # "a" is in some of them
+        os.mkfifo(tmp_path / name)
+    for name in ("points.txt", "data.xml"):
+        make_giant(tmp_path / name)
     (tmp_path / "b.tif.ovr").symlink_to("/dev/zero")
     (tmp_path / "a.tif.aux.xml").symlink_to("nothing")
     (tmp_path / "a.lnk").symlink_to("a.lnk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ COMPANION_TEXTS = tuple(
     """.split()
 )
 """Suffixes of texts in which GDAL looks for georeference and metadata of other files, in lower case."""
+EVERYDAY_TEXTS = (".geo", ".tab", ".txt", ".xml")
+"""Those of them that files of any content have: a large one is that of an image only if its name says so."""
 CHANGED_REMEDY = "Run the same command again once the file is complete"
 
 
@@ -110,23 +113,35 @@ def require_plain_companions(path: Path, *, remedy: str = "Delete it, or move it
     their names, some by patterns. It waits for ever for a named pipe, and reads a device or an endless file to its end.
 
     Raises:
-        InputError: there is a named pipe, a socket or a device whose name holds that of the file or is that of
+        InputError: there is a named pipe, a socket or a device whose name begins with that of the file or is that of
             metadata, or such a text of more than `limits.MAX_COMPANION_TEXT_BYTES`.
     """
     try:
         changed_ns = path.parent.stat().st_mtime_ns
     except OSError:  # whoever opens the file says what is wrong
         return
-    own, stem = path.name.casefold(), path.stem.casefold()
-    for name, fault in _list_odd_files(str(path.parent), changed_ns):
-        folded = name.casefold()
-        if folded != own and (stem in folded or folded.endswith(COMPANION_TEXTS)):
+    for name, fault, is_large in _list_odd_files(str(path.parent), changed_ns):
+        if _may_be_companion(name.casefold(), path, is_large=is_large):
             raise InputError(path, f"The file {name} beside it {fault}, and would be read with it", remedy)
 
 
+def _may_be_companion(name: str, path: Path, *, is_large: bool) -> bool:
+    """Tell whether GDAL may open a file, named in lower case, with another one in the same folder."""
+    if name == path.name.casefold():
+        return False
+    stem = re.escape(path.stem.casefold())
+    if re.match(rf"{stem}(\W|_)", name):
+        return True
+    if is_large and name.endswith(EVERYDAY_TEXTS):
+        return re.search(rf"(\W|_){stem}(\W|_)|metadata|mtl\.txt$", name) is not None
+    return name.endswith(COMPANION_TEXTS)
+
+
 @lru_cache(maxsize=256)
-def _list_odd_files(folder: str, changed_ns: int) -> tuple[tuple[str, str], ...]:
-    """Return name and fault of what is no plain file in a folder; remembered: training opens files often.
+def _list_odd_files(folder: str, changed_ns: int) -> tuple[tuple[str, str, bool], ...]:
+    """Return what is no plain file in a folder: name, fault, and whether it is a text of too many bytes.
+
+    Remembered: training opens files often.
 
     Args:
         folder: the folder.
@@ -141,10 +156,11 @@ def _list_odd_files(folder: str, changed_ns: int) -> tuple[tuple[str, str], ...]
             with contextlib.suppress(OSError):
                 facts = entry.stat()
                 fault = next((words for is_kind, words in KINDS if is_kind(facts.st_mode)), None)
-                if fault is None and is_text and facts.st_size > MAX_COMPANION_TEXT_BYTES:
+                is_large = fault is None and is_text and facts.st_size > MAX_COMPANION_TEXT_BYTES
+                if is_large:
                     fault = f"has {facts.st_size / MIB:,.0f} MiB of text"
                 if fault is not None:
-                    found.append((entry.name, fault))
+                    found.append((entry.name, fault, is_large))
     return tuple(sorted(found))
 
 
