@@ -199,7 +199,7 @@ def test_a_json_file_of_other_bytes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "1" * 5_000, "a = \x00", "a = {b = " * 20_000])
 def test_a_recipe_that_cannot_be_parsed_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises(InputError, match=r"recipe\.toml: is (not valid TOML|nested too deeply)"):
+    with pytest.raises(InputError, match=r"recipe\.toml: is (not valid TOML|nested too deeply|.* no text)"):
         cd.load_recipe(tmp_path / "recipe.toml")
 
 

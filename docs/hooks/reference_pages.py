@@ -59,7 +59,8 @@ RECIPE_LEAD = """# Recipes and suites
 
 A *recipe* is a TOML file that determines one training (`semicdvl train`), a *suite* one that determines a benchmark
 (`semicdvl benchmark`). A key that is not listed here is refused, with the nearest known one. `base = "other.toml"`
-takes what a recipe does not say from another file; `--set key=value` on the command line overrides both.
+takes what a recipe does not say from another file, beside it or shipped (`base = "small-supervised"`);
+`--set key=value` on the command line overrides both.
 
 Recipes are shipped for every row of the paper's tables that is known, and small ones for two CPU cores:
 `semicdvl list recipes` lists them, `semicdvl train small-supervised-aerial` takes one by its name, and

@@ -59,7 +59,7 @@ class InputError(SemicdvlError):
     def __init__(self, path: Path | str, problem: str, remedy: str) -> None:
         """Store the three parts; the message is `path: problem. remedy.`."""
         self.path, self.problem, self.remedy = str(path), problem, remedy
-        super().__init__(f"{path}: {problem}. {remedy}.")
+        super().__init__(f"{path}: {problem}. {remedy}{'' if remedy.endswith('?') else '.'}")
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         """Pickle with all three parts, so that a worker process can hand the error over."""

@@ -18,7 +18,11 @@ def read_text_file(path: Path) -> str:
     Raises:
         InputError: the file cannot be read, is no regular file or too large, or is in another encoding.
     """
-    content = read_bytes(path, remedy="Check the path")
+    return decode_text(path, read_bytes(path, remedy="Check the path"))
+
+
+def decode_text(path: Path, content: bytes) -> str:
+    """Return the text of a file that was read; `path` names it in errors. Line ends and errors as `read_text_file`."""
     found = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     try:
         text = content.decode(found or "utf-8")

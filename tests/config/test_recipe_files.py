@@ -42,7 +42,7 @@ def test_a_recipe_is_read_with_defaults_and_overrides(recipe: Path) -> None:
         ("dat.root=1", r"Did you mean 'data'"),
         ("train.steps=0", "greater than or equal to 1"),
         ("train.steps=many", "valid integer"),
-        ("data.labelled=1.5", "less than or equal to 1"),
+        ("data.labelled=1.5", "no fraction.*0.05 for 5 %"),
         ("nothing", "must be key=value"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semicdvl.api.parts import build_vlm, complete_ceg_settings, get_prompts
 from semicdvl.config import Recipe, load_recipe, parse_recipe
+from semicdvl.errors import ConfigError
 
 if TYPE_CHECKING:
     from semicdvl.ceg.config import CEGSettings
@@ -58,7 +59,13 @@ def train(
     from semicdvl.training import run as training
 
     checked = _read_recipe(recipe, overrides)
-    return training.train_recipe(checked, Path("runs") / checked.name if run is None else Path(run), quiet=quiet)
+    folder = Path("runs") / checked.name if run is None else Path(run)
+    try:
+        return training.train_recipe(checked, folder, quiet=quiet)
+    except ConfigError as error:  # a part that the recipe names cannot be built, or does not fit the others
+        if not isinstance(recipe, str | Path):
+            raise
+        raise ConfigError(f"{recipe}: {error}") from error
 
 
 def adapt(
@@ -199,7 +206,5 @@ def _read_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Seq
     if isinstance(recipe, str | Path):
         return load_recipe(Path(recipe), overrides=tuple(overrides))
     if overrides:
-        from semicdvl.errors import ConfigError
-
         raise ConfigError("overrides are for a recipe file; change the values of the recipe that was given instead.")
     return recipe if isinstance(recipe, Recipe) else parse_recipe(dict(recipe), source="recipe")

@@ -14,8 +14,8 @@ LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
 """Two ways to give the length of a training; the one given later (over a base, with --set) replaces the other."""
 
 
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Put one `key=value` into the plain recipe."""
+def apply_override(content: dict[str, Any], override: str) -> list[str]:
+    """Put one `key=value` into the plain recipe; return where: its section and key."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: must be key=value, such as train.steps=500.")
@@ -28,6 +28,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     target[last] = _parse_value(text)
     if last in LENGTH_KEYS and sections == ["train"]:
         target.pop(LENGTH_KEYS[last], None)
+    return [*sections, last]
 
 
 def _resolve_key(key: str, content: dict[str, Any]) -> list[str]:

@@ -8,19 +8,21 @@ from typing import Any
 
 from semicdvl.config.overrides import LENGTH_KEYS, apply_override
 from semicdvl.config.sections import Recipe
-from semicdvl.config.validation import parse_recipe
+from semicdvl.config.validation import Location, parse_recipe
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.json_files import check_values
 from semicdvl.reading.limits import MAX_RECIPE_BYTES
 from semicdvl.reading.regular_files import read_bytes, require_file_or_folder, resolve_links
 from semicdvl.registry import suggest_nearest
+from semicdvl.text_files import decode_text
 
 
 def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe.
 
-    A recipe may extend another one: `base = "other.toml"`, a path relative to its own folder. Its keys replace those of
-    the base, section by section; a `model` or `method` of another name replaces the base's whole section.
+    A recipe may extend another one: `base = "other.toml"`, a path relative to its own folder, or the name of a shipped
+    recipe. Its keys replace those of the base, section by section; a `model` or `method` of another name replaces the
+    base's whole section.
 
     Args:
         path: a TOML file, or the name of a shipped recipe, such as "small-supervised-aerial" (`list_recipes`).
@@ -39,10 +41,30 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
         >>> recipe.train.steps, recipe.method.name
         (100, 'fixmatch')
     """
-    content = read_with_base(find_shipped(Path(path)))
-    for override in overrides:
-        apply_override(content, override)
-    return parse_recipe(content, source=str(path))
+    file = find_shipped(Path(path))
+    content = read_with_base(file)
+    options: dict[Location, str] = {
+        tuple(apply_override(content, override)): f"--set {override}" for override in overrides
+    }
+
+    def find_source(location: Location) -> str | None:
+        return options.get(location) or _find_file(location, file)
+
+    return parse_recipe(content, source=str(path), find_source=find_source)
+
+
+def _find_file(location: Location, path: Path) -> str | None:
+    """Return the file of a recipe and its bases whose value a key has; None: no file has the key."""
+    below: Path | None = path
+    while below is not None:
+        content: Any = read_toml(below)
+        base = content.get("base")
+        for part in location:
+            content = content.get(part) if isinstance(content, dict) else None
+        if content is not None:
+            return str(below)
+        below = None if base is None else _locate_base(below, base)
+    return None
 
 
 def locate_shipped_recipes() -> Path:
@@ -64,8 +86,12 @@ def find_shipped(path: Path) -> Path:
     require_file_or_folder(path, remedy="Give a TOML file, or a shipped recipe, see `semicdvl list recipes`")
     if path.exists():
         return path
-    name = path.as_posix().removeprefix("recipes/").removesuffix(".toml")
-    return list_shipped_recipes().get(name, path)
+    return list_shipped_recipes().get(_name_shipped(path), path)
+
+
+def _name_shipped(path: Path) -> str:
+    """Return the name under which a shipped recipe is listed."""
+    return path.as_posix().removeprefix("recipes/").removesuffix(".toml")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -74,22 +100,23 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, no regular file, too large or not TOML.
     """
-    advice = "Give a TOML file, or a shipped recipe, see `semicdvl list recipes`."
-    remedy = f"{advice}{_suggest_shipped(path)}".rstrip(".")
-    text = read_bytes(path, remedy=remedy, max_bytes=MAX_RECIPE_BYTES)
+    advice = "Give a TOML file, or a shipped recipe, see `semicdvl list recipes`"
+    hint = _suggest_shipped(path)
+    found = read_bytes(path, remedy=f"{advice}.{hint}" if hint else advice, max_bytes=MAX_RECIPE_BYTES)
     try:
-        content = tomllib.loads(text.decode("utf-8-sig").replace("\r\n", "\n"))
+        content = tomllib.loads(decode_text(path, found))
         check_values(content, finite=False)
         return content
     except RecursionError as error:
         raise InputError(path, "is nested too deeply to be a recipe", "Correct the file") from error
-    except ValueError as error:  # also text that is not UTF-8, and whole numbers of thousands of digits
+    except ValueError as error:  # also whole numbers of thousands of digits
         raise InputError(path, f"is not valid TOML ({error})", "Correct the line") from error
 
 
 def _suggest_shipped(path: Path) -> str:
-    """Return which shipped recipe is meant, if one is called alike."""
-    return suggest_nearest(path.as_posix().removeprefix("recipes/").removesuffix(".toml"), list_shipped_recipes())
+    """Return which shipped recipe is meant, if one is called alike; a base is looked for in a folder first."""
+    known = list_shipped_recipes()
+    return suggest_nearest(_name_shipped(path), known) or suggest_nearest(_name_shipped(Path(path.name)), known)
 
 
 def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -101,12 +128,18 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r} is not a path. Give the path of another recipe.")
     chain = (*dependents, resolve_links(path))
-    below = path.parent / base
+    below = _locate_base(path, base)
     if resolve_links(below) in chain:
         raise ConfigError(
             f"{path}: base = '{base}' leads back to a recipe that extends this one. Remove one of the two."
         )
     return merge_recipes(read_with_base(below, dependents=chain), content)
+
+
+def _locate_base(path: Path, base: str) -> Path:
+    """Return the file that a recipe extends: relative to its folder, or else the shipped recipe of that name."""
+    beside = path.parent / base
+    return beside if beside.exists() else list_shipped_recipes().get(_name_shipped(Path(base)), beside)
 
 
 def merge_recipes(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,17 @@ class DataConfig(ConfigSection):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader, see its docstring")
 
+    @field_validator("labelled", mode="before")
+    @classmethod
+    def _refuse_percent(cls, given: Any) -> Any:
+        """Refuse numbers that are no fraction, most often percent."""
+        if isinstance(given, int | float) and not 0 <= given <= 1:
+            raise ValueError(
+                "is no fraction. Give a number from 0 to 1, such as 0.05 for 5 %, or a folder with labeled.txt and "
+                "unlabeled.txt"
+            )
+        return given
+
     @field_validator("label_values", mode="before")
     @classmethod
     def _read_label_values(cls, given: Any) -> Any:
@@ -257,6 +268,14 @@ class Recipe(ConfigSection):
     model: PartConfig = PartConfig(name="siam_light")
     method: PartConfig
     train: TrainConfig = TrainConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _require_folder_name(cls, given: str) -> str:
+        """Refuse a name that leads out of `runs`."""
+        if not given.strip() or Path(given).is_absolute() or ".." in Path(given).parts or given.strip() == ".":
+            raise ValueError("cannot name the run directory runs/NAME. Give a name such as 'levir-05'")
+        return given
 
     @model_validator(mode="before")
     @classmethod

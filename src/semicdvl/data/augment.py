@@ -44,9 +44,7 @@ class WeakAugmentation:
     def __post_init__(self) -> None:
         """Refuse ranges that are not in order."""
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(
-                f"weak scale {self.scale} is not a range. Give two positive numbers, the smaller one first."
-            )
+            raise ConfigError(f"scale {self.scale} is not a range. Give two positive numbers, the smaller one first.")
         if not 0 <= self.rotate_deg <= 180:
             raise ConfigError(f"weak rotate_deg = {self.rotate_deg} is out of range. Give 0 to 180 degrees.")
         if self.scale_to not in ("image", "crop"):

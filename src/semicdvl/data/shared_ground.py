@@ -85,7 +85,7 @@ def _match_groups(dataset: ChangeDataset, group: str) -> dict[str, str]:
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise DataError(f"group = '{group}' is no regular expression ({error}).") from error
+        raise DataError(f"data.group = '{group}': is no regular expression ({error}). Correct it.") from error
     found = {pair.name: pattern.search(pair.name) for pair in dataset.pairs}
     unmatched = [name for name, match in found.items() if match is None or match[0] == ""]
     if unmatched:

@@ -148,6 +148,11 @@ def _split_dataset(config: DataConfig, root: Path) -> Split:
     dataset = read_dataset(config, root)
     if isinstance(config.labelled, Path):
         lists = config.labelled
+        if lists.is_file() or not lists.parent.is_dir() or (lists.parent == Path() and not lists.is_dir()):
+            raise DataError(
+                f"data.labelled = '{lists}': is neither a fraction, such as 0.05 for 5 %, nor a folder with "
+                f"labeled.txt and unlabeled.txt, such as {root / 'list' / '5%'}. Give one of these."
+            )
         return select_split(dataset, read_published_lists(lists.parent, part=lists.name))
     return split_by_fraction(
         dataset, labelled=config.labelled, seed=config.split_seed, val=config.val_frac, test=config.test_frac

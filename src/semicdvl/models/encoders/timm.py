@@ -271,7 +271,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name; nothing in the file is executed."""
     require_file_or_folder(path, remedy=_WEIGHTS_REMEDY)
     if not path.is_file():
-        raise InputError(path, "is no weights file", "give a .safetensors file, 'imagenet' or 'none'")
+        raise InputError(path, "is no weights file", "Give a .safetensors file as the weights, 'imagenet' or 'none'")
     try:
         if path.suffix == ".safetensors":
             return read_tensors(path, remedy=_WEIGHTS_REMEDY)[0]
