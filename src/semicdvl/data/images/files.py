@@ -5,7 +5,8 @@ Pillow refuses a truncated file and decodes a picture as a whole; rasterio reads
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from rasterio.windows import Window
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, ignore_warnings
+from semicdvl.raster.io.orientation import open_as_shown
+from semicdvl.raster.io.views.tagged_view import spread_levels
 from semicdvl.reading.limits import MAX_PICTURE_PX
 from semicdvl.reading.regular_files import require_file_or_folder
 
@@ -70,7 +73,7 @@ def decode_file(path: Path, decode: Callable[[], _Decoded]) -> _Decoded:
 
 
 def open_image_raster(path: Path, *, remedy: str = REPLACE_REMEDY) -> rasterio.io.DatasetReader:
-    """Open a raster for reading; one without a coordinate system is fine.
+    """Open a raster for reading, upright; one without a coordinate system is fine.
 
     Args:
         path: the file.
@@ -82,10 +85,23 @@ def open_image_raster(path: Path, *, remedy: str = REPLACE_REMEDY) -> rasterio.i
     _require_file(path)
     try:
         with ignore_not_georeferenced():
-            raster: rasterio.io.DatasetReader = open_raster(str(path), display_name=path, local=True)
+            stored = open_raster(str(path), display_name=path, local=True)
+            raster: rasterio.io.DatasetReader = open_as_shown(stored, path)
             return raster
     except RasterioError as error:
         raise InputError(path, "is not an image that can be read", remedy) from error
+
+
+@contextmanager
+def open_grey_levels(path: Path) -> Iterator[rasterio.io.DatasetReader]:
+    """Open a raster that is an image, whose values are grey levels (`tagged_view.spread_levels`).
+
+    Raises:
+        InputError: the file is missing or not an image.
+    """
+    with ExitStack() as views:
+        levels = spread_levels(views.enter_context(open_image_raster(path)), str(path), views)
+        yield views.enter_context(levels.dataset)
 
 
 def find_raster_window(path: Path, raster: rasterio.io.DatasetReader, window_px: WindowPx | None) -> Window | None:

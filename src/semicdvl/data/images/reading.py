@@ -1,6 +1,7 @@
 """Read an image file as one array, whole or a window of it.
 
-Photographs are turned as their EXIF orientation says.
+Photographs and scans are turned as their orientation tag says. The least number of a file of 1 to 7 bits per value is
+black and the largest one is white, or the reverse where the file says so (MinIsWhite).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from semicdvl.data.images.files import (
     cut_window,
     decode_file,
     find_raster_window,
+    open_grey_levels,
     open_image_raster,
     open_picture,
     read_png_depth,
@@ -86,12 +88,12 @@ def read_rgb(path: Path, *, window_px: WindowPx | None = None, stretch: Stretch 
 
 
 def read_values(path: Path, *, window_px: WindowPx | None = None) -> NDArray[Any]:
-    """Return the three bands of a raster HWC: uint8 as stored, other types in physical values (scale and offset tags).
+    """Return the three bands of a raster HWC: grey levels as uint8, other types in physical values (by their tags).
 
     Raises:
         InputError: as of `read_rgb`.
     """
-    with open_image_raster(path) as raster:
+    with open_grey_levels(path) as raster:
         window = find_raster_window(path, raster, window_px)
         bands = _find_rgb(path, raster)
         stored_CHW: NDArray[Any] = decode_file(path, lambda: raster.read(bands, window=window))
@@ -139,7 +141,7 @@ def read_bands(path: Path, numbers: Sequence[int], *, window_px: WindowPx | None
     Raises:
         InputError: missing, broken, a band is missing, or the window lies outside.
     """
-    with open_image_raster(path) as raster:
+    with open_grey_levels(path) as raster:
         window = find_raster_window(path, raster, window_px)
         if max(numbers) > raster.count:
             problem = f"has {raster.count} bands, but band {max(numbers)} is to be read"
@@ -188,7 +190,7 @@ def read_opaque(path: Path, *, window_px: WindowPx | None = None) -> NDArray[np.
             alpha_HW = decode_file(path, lambda: _read_alpha(turn_upright(picture)))
         opaque_HW = cut_window(path, alpha_HW, window_px) > 0
     else:
-        with open_image_raster(path) as raster:
+        with open_grey_levels(path) as raster:
             window = find_raster_window(path, raster, window_px)
             opaque_HW = decode_file(path, lambda: _read_raster_opaque(raster, window))
     return None if opaque_HW.all() else opaque_HW

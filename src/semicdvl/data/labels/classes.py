@@ -105,7 +105,7 @@ def decode_classes(stored: StoredLabel, legend: ClassLegend) -> NDArray[np.uint8
         known_HW = known_HW & ~np.isin(band_HW, list(stored.nodata_values))
     if band_HW.dtype.kind == "f":
         known_HW = known_HW & np.isfinite(band_HW)
-    has_colours = stored.palette_N4 is not None or stored.bands_HWC.shape[2] >= 3
+    has_colours = (stored.palette_N4 is not None and not stored.zero_is_white) or stored.bands_HWC.shape[2] >= 3
     if has_colours and legend.colours is not None:
         return _decode_colours(stored, legend, known_HW)
     return _decode_indices(stored, legend, known_HW)

@@ -53,6 +53,7 @@ class StoredLabel:
         palette_N4: the colour (RGBA) that each stored value is shown in; None: values are shown as grey levels.
         nodata_values: stored values that are tagged as no data.
         lossy: whether the file is compressed with loss.
+        zero_is_white: whether the palette is that of a grey picture in which 0 is white.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class StoredLabel:
     palette_N4: UInt8Array | None = None
     nodata_values: frozenset[float] = frozenset()
     lossy: bool = False
+    zero_is_white: bool = False
 
 
 # ------------------------------------------------------------------------------------------------ deciding
@@ -309,7 +311,10 @@ def read_stored_raster(
     nodata = frozenset() if source.nodata is None or np.isnan(source.nodata) else frozenset({float(source.nodata)})
     lossy_names = {source.driver.upper(), str(source.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()}
     bands_HWC = np.moveaxis(bands_CHW, 0, 2)
-    return StoredLabel(path, bands_HWC, opaque_HW, read_palette(source), nodata, bool(lossy_names & LOSSY_FORMATS))
+    palette_N4 = read_palette(source)
+    zero_is_white = palette_N4 is not None and source.colorinterp[0] != ColorInterp.palette
+    lossy = bool(lossy_names & LOSSY_FORMATS)
+    return StoredLabel(path, bands_HWC, opaque_HW, palette_N4, nodata, lossy, zero_is_white)
 
 
 def read_palette(raster: rasterio.io.DatasetReader) -> UInt8Array | None:

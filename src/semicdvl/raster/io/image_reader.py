@@ -60,7 +60,6 @@ class ImageReader:
         stretch_note: what a reader of the result should know about the stretch.
         exact: what makes the values that are read of the stored ones, as float32 and without rounding; None: grey
             values of 8 bits are read.
-        one_bit: whether its files store one bit per value: 0 is black and 1 is white.
         colours_told: whether the file or the user says which bands are red, green and blue.
     """
 
@@ -85,7 +84,6 @@ class ImageReader:
     never_measured: tuple[float, ...] = ()
     stretch_note: str = ""
     exact: BandScaling | None = None
-    one_bit: bool = False
     colours_told: bool = True
 
     @property
@@ -129,7 +127,6 @@ class ImageReader:
             collar=self.collar,
             scaling=self.scaling,
             never_measured=self.never_measured,
-            one_bit=self.one_bit,
             colours_told=self.colours_told,
         )
 

@@ -36,7 +36,7 @@ from semicdvl.raster.io.open_dataset import (
 )
 from semicdvl.raster.io.views.alpha_band import ALPHA_COUNTS, needs_alpha
 from semicdvl.raster.io.views.sentinel_values import choose_warp_options
-from semicdvl.raster.io.views.tagged_view import TaggedView, open_tagged_view
+from semicdvl.raster.io.views.tagged_view import open_tagged_view
 from semicdvl.raster.io.views.upright_view import require_north_up
 from semicdvl.raster.overview_files import NO_OVERVIEWS
 from semicdvl.raster.stored_values import COLOURS, BandScaling, select_bands
@@ -89,7 +89,6 @@ class OpenedImage:
         files: the local files of all parts.
         notes: how they were understood.
         never_measured: values that hide a pixel in whichever band they are (`views.sentinel_values`).
-        one_bit: whether all files store one bit per value: 0 is black and 1 is white.
     """
 
     dataset: Any
@@ -97,7 +96,6 @@ class OpenedImage:
     files: tuple[Path, ...]
     notes: tuple[str, ...]
     never_measured: tuple[float, ...]
-    one_bit: bool
 
 
 def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:
@@ -117,8 +115,7 @@ def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:
     with ExitStack() as views:
         outside = resolved.allow_outside
         with open_dataset(first_name, display_name=first_name, allow_outside=outside) as opened:
-            tagged = open_tagged_view(opened, first_name, views, alpha=alpha)
-            first = tagged.dataset
+            first = open_tagged_view(opened, first_name, views, alpha=alpha).dataset
             parts = []
             for name in resolved.gdal_names:
                 with open_dataset(name, display_name=name, allow_outside=outside) as dataset:
@@ -128,7 +125,6 @@ def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:
                     notes |= dict.fromkeys(view.notes)
                     never_measured |= dict.fromkeys(view.never_measured)
                     _check_compatible(name, view.dataset, first_name, first)
-                    _check_same_depth(name, view, first_name, tagged)
                     unused = note_unused_overviews(name)
                     notes |= dict.fromkeys(unused)
                     part = _place_file(view.gdal_name, view.dataset, read_grid(first), views)
@@ -141,7 +137,7 @@ def open_mosaic(resolved: ResolvedInput, *, alpha: str = "auto") -> OpenedImage:
             problem = f"The files cannot be combined into a mosaic ({describe_root_cause(error)})"
             raise InputError(resolved.display_name, problem, "Build it with `gdalbuildvrt` and give that") from error
         files = tuple(dict.fromkeys(paths))
-        return OpenedImage(mosaic, views.pop_all(), files, tuple(notes), tuple(never_measured), tagged.one_bit)
+        return OpenedImage(mosaic, views.pop_all(), files, tuple(notes), tuple(never_measured))
 
 
 def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> None:
@@ -166,15 +162,6 @@ def _check_compatible(name: str, dataset: Any, first_name: str, first: Any) -> N
     if not scalings[0].equals(scalings[1]):
         problem = f"The image has other scale and offset tags than {first_name}, so equal numbers mean different things"
         remedy = "Write physical values first (`gdal_translate -unscale -ot Float32 IN OUT`), for all files"
-        raise InputError(name, problem, remedy)
-
-
-def _check_same_depth(name: str, view: TaggedView, first_name: str, first: TaggedView) -> None:
-    """Reject a file of 1 bit per value among others, or the reverse: in such a file 1 is white, else nearly black."""
-    if view.one_bit != first.one_bit:
-        depths = ["1 bit" if one.one_bit else "more than 1 bit" for one in (view, first)]
-        problem = f"The image stores {depths[0]} per value, but {first_name} stores {depths[1]}"
-        remedy = "Convert the files of 1 bit first: `gdal_translate -co NBITS=8 -scale 0 1 0 255 IN OUT`"
         raise InputError(name, problem, remedy)
 
 

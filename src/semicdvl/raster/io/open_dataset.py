@@ -20,7 +20,7 @@ from semicdvl.raster.file_access import describe_unused_overviews, list_vrt_sour
 from semicdvl.raster.grid import Grid, drop_height, is_of_earth
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
-from semicdvl.raster.io.orientation import PHOTO_DRIVERS, open_upright, read_file_orientation
+from semicdvl.raster.io.orientation import open_as_shown
 from semicdvl.reading.regular_files import require_file_or_folder
 
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
@@ -81,8 +81,7 @@ def open_dataset(gdal_name: str, *, display_name: str, allow_outside: bool = Fal
             _check_tiff(gdal_name, dataset, display_name)
         _check_georeferencing(dataset, display_name)
         check_numeric(dataset.dtypes, display_name)
-        orientation = read_file_orientation(Path(gdal_name)) if local and dataset.driver in PHOTO_DRIVERS else 1
-        return dataset if orientation == 1 else open_upright(dataset, orientation)
+        return open_as_shown(dataset, Path(gdal_name)) if local and dataset.crs is None else dataset
     except BaseException:
         dataset.close()
         raise
@@ -105,20 +104,17 @@ def check_numeric(dtypes: Sequence[str], display_name: str | Path) -> None:
             raise InputError(display_name, problem, remedy)
 
 
-def stores_one_bit(dataset: Any, gdal_name: str) -> bool:
-    """Tell whether a file stores one bit per value; of a virtual raster, whether all files that it is made of do.
+def count_vrt_bits(gdal_name: str) -> int:
+    """Return how many bits the files of a virtual raster store per value; 8 where they differ, or do not say it.
 
     `gdalbuildvrt` drops the tag that says so, and the values alone cannot tell: an image of 8 bits may be dark.
     """
-    if all(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") == "1" for band in dataset.indexes):
-        return True
-    if dataset.driver != "VRT" or dataset.dtypes[0] != "uint8" or not is_local_name(gdal_name):
-        return False
+    found: set[str | None] = set()
     for path in list_vrt_sources(Path(gdal_name), gdal_name, home=None):
         with ignore_not_georeferenced(), open_raster(str(path), display_name=path, local=True) as source:
-            if not stores_one_bit(source, str(path)):
-                return False
-    return True
+            found |= {source.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") for band in source.indexes}
+    bits = found.pop() if len(found) == 1 else None
+    return int(bits) if bits is not None and bits.isdecimal() else 8
 
 
 def read_grid(dataset: Any) -> Grid:

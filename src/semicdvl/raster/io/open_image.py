@@ -57,7 +57,6 @@ def open_image_reader(
                 collar=collar,
                 scaling=BandScaling.read(opened.dataset, selected.numbers),
                 never_measured=opened.never_measured,
-                one_bit=opened.one_bit,
                 colours_told=selected.is_told,
             )
 
@@ -85,13 +84,13 @@ def _open_file(resolved: ResolvedInput, *, alpha: str) -> OpenedImage:
         files = list_files(dataset, name)
         view = open_tagged_view(dataset, name, views, alpha=alpha)
         notes = (*_describe_pages(dataset), *note_unused_overviews(name), *view.notes)
-        return OpenedImage(view.dataset, views.pop_all(), files, notes, view.never_measured, view.one_bit)
+        return OpenedImage(view.dataset, views.pop_all(), files, notes, view.never_measured)
 
 
 def _describe_pages(dataset: Any) -> tuple[str, ...]:
     """Say that a TIFF holds further images."""
     pages = len(dataset.subdatasets)
-    if dataset.driver != "GTiff" or pages < 2:
+    if dataset.driver not in ("GTiff", "VRT") or pages < 2:
         return ()
     return (
         f"The file holds {pages} images (pages), of which the first is read. Write another one to a file of its own: "

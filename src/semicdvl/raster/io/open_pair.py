@@ -20,7 +20,7 @@ from semicdvl.raster.io.pair_stretch import StoredDate, choose_stretches, parse_
 from semicdvl.raster.io.views.alpha_band import check_alpha_choice
 from semicdvl.raster.io.views.upright_view import open_upright_view
 from semicdvl.raster.radiometric_normalisation import RadiometricMatch, fit_radiometric_match
-from semicdvl.raster.stored_values import OverviewSample, Stretch
+from semicdvl.raster.stored_values import OverviewSample
 from semicdvl.raster.warp import Alignment
 from semicdvl.types import ReadingSettings
 
@@ -225,30 +225,13 @@ def _check_plain_images(before: ImageReader, after: ImageReader) -> None:
 
 
 def _stretch_both(before: ImageReader, after: ImageReader, stretch: str) -> tuple[ImageReader, ImageReader]:
-    """Give both images their stretch to 8 bits; 8-bit data keep none, unless their tags say that they differ.
-
-    Of images of 1 bit per value 0 becomes black and 1 white.
-    """
+    """Give both images their stretch to 8 bits; 8-bit data keep none, unless their tags say that they differ."""
     dates = [StoredDate(reader.read_sample(), reader.get_scaling()) for reader in (before, after)]
     first, second = (
         replace(reader, stretch=chosen.stretch, stretch_note=chosen.note)
         for reader, chosen in zip((before, after), choose_stretches(*dates, stretch=stretch), strict=True)
     )
-    return (
-        _spread_one_bit(first) if first.one_bit else first,
-        _spread_one_bit(second) if second.one_bit else second,
-    )
-
-
-def _spread_one_bit(reader: ImageReader) -> ImageReader:
-    """Return a reader of a file with 1 bit per value for which 1 is white, unless something else was chosen.
-
-    A virtual raster may have scaled the values of its files already.
-    """
-    if reader.stretch is not None or reader.read_sample().data_CHW.max(initial=0) > 1:
-        return reader
-    bands = len(reader.bands)
-    return replace(reader, stretch=Stretch(np.zeros(bands), np.ones(bands)), stretch_note="it stores 1 bit per value")
+    return first, second
 
 
 def _share_geotransform(reader: ImageReader, other: ImageReader) -> ImageReader:

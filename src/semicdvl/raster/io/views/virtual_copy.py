@@ -32,3 +32,23 @@ def open_virtual_copy(dataset: Any, views: ExitStack, *, describe: Callable[[ET.
         opened = rasterio.open(copy.name)
         opened.transform  # noqa: B018  (reading it warns, once)
     return opened
+
+
+def read_from(band: ET.Element, name: str, number: int, *, element: str = "SimpleSource") -> ET.Element:
+    """Give a band of a description one source, a whole band of another raster; return it.
+
+    Args:
+        band: the element of the band.
+        name: what GDAL opens.
+        number: of the band there.
+        element: "ComplexSource" where the values are to be changed on the way.
+    """
+    options = band.find("*/OpenOptions")
+    for old in [child for child in band if child.tag.endswith("Source")]:
+        band.remove(old)
+    source = ET.SubElement(band, element)
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = name
+    if options is not None and not name.startswith("/vsimem/"):
+        source.append(options)
+    ET.SubElement(source, "SourceBand").text = str(number)
+    return source
