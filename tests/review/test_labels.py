@@ -17,6 +17,7 @@ from tests.support.review_scene import CONFIG, SIDE, SQUARES, make_images, open_
 import semicdvl as cd
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.readers.folder import read_folder
+from semicdvl.errors import InputError
 from semicdvl.review.labels import sources
 from semicdvl.review.labels.superpixels import encode_segments, segment_image
 from semicdvl.review.labels.training import VAL_EVERY, split_for_validation, write_recipe
@@ -268,3 +269,21 @@ def test_segments_survive_their_encoding() -> None:
     numbers = np.array([[0, 255, 256], [65535, 65536, 70000]], np.int32)
     rgb = encode_segments(numbers).astype(np.int64)
     assert (rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2] == numbers).all()
+
+
+# ------------------------------------------------------------------------------------------------ labels of others
+def test_a_stored_label_says_what_it_says_to_a_training(tmp_path):
+    truth_HW = (np.random.default_rng(0).random((40, 56)) > 0.7).astype(np.uint8)
+    wanted_HW = truth_HW * np.uint8(255)
+    white_first = Image.fromarray(1 - truth_HW).convert("L")
+    white_first.putpalette([255, 255, 255, 0, 0, 0])
+    white_first.save(tmp_path / "palette.png")
+    Image.fromarray(wanted_HW).save(tmp_path / "inverted.tif", tiffinfo={262: 0})  # Pillow inverts what it stores
+    Image.fromarray(np.where(np.arange(56) < 9, 128, wanted_HW).astype(np.uint8)).save(tmp_path / "part.png")
+    for name in ("palette.png", "inverted.tif"):
+        np.testing.assert_array_equal(sources.read_stored_mask(tmp_path / name), wanted_HW)
+    part_HW = sources.read_stored_mask(tmp_path / "part.png")
+    assert (part_HW[:, :9] == 128).all() and (part_HW[:, 9:] == wanted_HW[:, 9:]).all()
+    Image.fromarray(truth_HW * np.uint8(90)).save(tmp_path / "grey.png")
+    with pytest.raises(InputError, match=r"grey\.png: is a label with the values \{0, 90\}"):
+        sources.read_stored_mask(tmp_path / "grey.png")

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from semicdvl.data.change_dataset import ChangeDataset
-from semicdvl.data.images.files import open_image_raster
 from semicdvl.data.images.reading import read_image_size, read_rgb
+from semicdvl.data.labels.files import read_stored_label
+from semicdvl.data.labels.masks import decode_label
 from semicdvl.data.pair_checks import measure_pairs_stretch
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_files, write_patch, write_png
 from semicdvl.data.readers.folder import LABEL_FOLDERS, read_folder
@@ -280,16 +281,14 @@ class FolderPatches:
 
 
 def read_stored_mask(path: Path) -> NDArray[np.uint8] | None:
-    """Return a label as it is stored, in the values of label files; None where there is none yet.
+    """Return a label as a training reads it, in the values of label files; None where there is none yet.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or it does not say what has changed.
     """
     if not path.is_file():
         return None
-    with open_image_raster(path) as raster:
-        if max(raster.height, raster.width) > MAX_PATCH_PX:
-            raise InputError(path, f"is larger than {MAX_PATCH_PX} px", "Give the label of a patch")
-        stored_HW = raster.read(1)
-    changed_HW = (stored_HW == CHANGED) | (stored_HW == 1)
-    return np.select([changed_HW, stored_HW == UNKNOWN], [CHANGED, UNKNOWN], UNCHANGED).astype(np.uint8)
+    if max(read_image_size(path)) > MAX_PATCH_PX:
+        raise InputError(path, f"is larger than {MAX_PATCH_PX} px", "Give the label of a patch")
+    change_HW = decode_label(read_stored_label(path), unknown_values=frozenset({UNKNOWN}))
+    return np.select([change_HW == 1, change_HW == 0], [CHANGED, UNCHANGED], UNKNOWN).astype(np.uint8)
