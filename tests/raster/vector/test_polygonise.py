@@ -10,7 +10,7 @@ from tests.support.object_scenes import UTM, make_noise
 
 from semicdvl.raster.connected_components import find_objects
 from semicdvl.raster.vector.object_table import build_object_frame
-from semicdvl.raster.vector.polygonise import PackedMask
+from semicdvl.raster.vector.polygonise import PackedMask, hold_as_arrays
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30), st.integers(2, 40))
@@ -29,6 +29,8 @@ def test_polygons_burn_back_to_the_mask(seed, height, width):
         shapes = zip(frame.geometry, frame["id"], strict=True)
         burnt = rasterize(shapes, out_shape=change.shape, transform=grid.transform, dtype="int32")
         assert (burnt == objects.labels_HW).all() and ((labels > 0) == (burnt > 0)).all()
+        shapes = zip(map(hold_as_arrays, frame.geometry), frame["id"], strict=True)
+        assert (rasterize(shapes, out_shape=change.shape, transform=grid.transform, dtype="int32") == burnt).all()
 
 
 def test_packed_mask_keeps_its_pixels():

@@ -19,7 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from rasterio.windows import Window
-from shapely import MultiPolygon, get_parts, transform
+from shapely import MultiPolygon, get_coordinates, get_parts, get_rings, transform
 from shapely.geometry import shape
 
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
@@ -69,6 +69,15 @@ def trace_outlines(labels_HW: NDArray[Any], count: int, transform: Affine) -> li
     for outline, label in shapes(labels_HW, mask=labels_HW > 0, connectivity=4, transform=transform):
         parts[int(label) - 1].append(shape(outline))
     return [MultiPolygon(list(get_parts(polygons))) for polygons in parts]
+
+
+def hold_as_arrays(outline: MultiPolygon) -> dict[str, Any]:
+    """Return an outline in the form of GeoJSON with its rings as arrays, for rasterio.
+
+    Sixteen bytes a corner, where the mapping that shapely gives takes some 270.
+    """
+    rings = [[get_coordinates(ring) for ring in get_rings(part)] for part in get_parts(outline)]
+    return {"type": "MultiPolygon", "coordinates": rings}
 
 
 def polygonise_labels(
