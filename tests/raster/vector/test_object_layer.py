@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -135,3 +137,31 @@ def test_memory_does_not_grow_with_the_number_of_objects(tmp_path: Path, monkeyp
     monkeypatch.setattr(object_spool, "MEMORY_BYTES", 2**16)
     few, many = (measure_peak_bytes(count, tmp_path) for count in (2_000, 16_000))
     assert many - few < 100 * 14_000, "bytes an object, where each row takes 4,000"
+
+
+def test_batches_hold_few_large_outlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_layer("metres")
+    sizes = [len(shapely.to_wkb(outline)) for outline in whole.frame.geometry]
+    monkeypatch.setattr(object_layer, "BATCH_BYTES", 2 * max(sizes))
+    frames = list(make_layer("metres").iterate_frames())
+    assert 1 < len(frames) < len(sizes)
+    for frame in frames:
+        assert sum(len(shapely.to_wkb(outline)) for outline in frame.geometry) <= 2 * max(sizes)
+    pd.testing.assert_frame_equal(pd.concat(frames, ignore_index=True), whole.frame)
+    monkeypatch.setattr(object_layer, "BATCH_BYTES", 1)
+    assert [len(frame) for frame in make_layer("metres").iterate_frames()] == [1] * len(sizes)
+
+
+def test_batches_are_gone_once_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, most = list[weakref.ref[pd.DataFrame]](), 0
+
+    def watch() -> Iterator[pd.DataFrame]:
+        nonlocal most
+        for frame in make_layer("metres", batch=7).iterate_frames():
+            seen.append(weakref.ref(frame))
+            most = max(most, sum(one() is not None for one in seen))
+            yield frame
+            del frame
+
+    write_vector(tmp_path / "a.gpkg", watch())
+    assert len(seen) > 6 and most <= 2  # the one that is being written and the next one

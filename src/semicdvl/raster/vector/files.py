@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -74,14 +75,14 @@ def write_vector(
     vector_format = get_vector_format(path)
     with translate_gdal_errors(path), write_atomically(path) as part:
         batches = iter([frames] if isinstance(frames, gpd.GeoDataFrame) else frames)
-        first = next(batches)
-        second = next(batches, None)
-        if second is None:
-            vector_format.write(part, first, layer=layer, style=style)
+        held = deque(islice(batches, 2))
+        if len(held) == 1:
+            vector_format.write(part, held[0], layer=layer, style=style)
         elif isinstance(vector_format, BatchFormat):
-            vector_format.write_batches(part, chain([first, second], batches), layer=layer, style=style)
+            given = (held.popleft() for _ in range(2))  # so that none stays in memory once it is written
+            vector_format.write_batches(part, chain(given, batches), layer=layer, style=style)
         else:
-            whole = pd.concat([first, second, *batches], ignore_index=True)
+            whole = pd.concat([*held, *batches], ignore_index=True)
             vector_format.write(part, whole, layer=layer, style=style)
     if style is not None:
         with write_atomically(path.with_suffix(".qml")) as part:

@@ -1,7 +1,8 @@
 """The changed objects of a map as a layer: sorted, numbered, and read in batches, so that any number of them fits.
 
-Twenty bytes an object are held (its place in the spool, number, area and classes); polygons and attributes of a batch
-are made when it is read. The rows are those of `object_table.build_object_frame` on the whole map.
+Twenty-four bytes an object are held (its place in the spool, the size of its outline, number, area and classes);
+polygons and attributes of a batch are made when it is read. The rows are those of `object_table.build_object_frame` on
+the whole map.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 BATCH = 20_000
-"""Objects that are read at a time: some 80 MB with their attributes. A layer of fewer is read once and kept."""
+"""Objects that are read at a time at most: some 80 MB with their attributes. A layer of fewer is read once and kept."""
+BATCH_BYTES = 2**24
+"""Outlines that are read at a time, as they are spooled (16 bytes a corner), of which a few copies are made; one object
+may have more."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,14 @@ class ObjectLayer:
 
     def __init__(self, spool: ObjectSpool, settings: LayerSettings, *, batch: int = BATCH) -> None:
         """Measure and sort the objects of a spool, to which nothing is added any more."""
-        self.settings, self._spool, self._batch = settings, spool, batch
-        count = len(spool)
+        self.settings, self._spool = settings, spool
+        count, size_N = len(spool), np.array(spool.sizes, np.int64)
         first_block_N, area_N = np.empty(count, np.int64), np.empty(count, np.float64)
         group_N = np.empty(count, np.int32)
         self.area_px, self.unit = 0, self._measure([])[2]
-        for start in range(0, count, batch):
-            part = np.s_[start : start + batch]
-            found = spool.read_range(start, min(start + batch, count))
+        for start, stop in _cut_batches(size_N, batch):
+            part = np.s_[start:stop]
+            found = spool.read_range(start, stop)
             area_N[part] = self._measure(self._move_to_map(found))[0]
             first_block_N[part], group_N[part] = found.stats.first_block_N, self._code_groups(found)
             self.area_px += int(found.stats.area_N.sum())
@@ -109,6 +113,7 @@ class ObjectLayer:
         number_N[np.argsort(first_block_N, kind="stable")] = np.arange(1, count + 1, dtype=np.int32)
         del first_block_N
         self._place_N = np.lexsort((number_N, -area_N)).astype(np.int32)
+        self._batches = _cut_batches(size_N[self._place_N], batch)
         self.number_N = number_N[self._place_N]
         self.area_N, self._group_N = area_N[self._place_N], group_N[self._place_N]
 
@@ -123,8 +128,8 @@ class ObjectLayer:
 
     def iterate_frames(self) -> Iterator[gpd.GeoDataFrame]:
         """Yield the rows in batches, the largest objects first; an empty layer gives one empty batch."""
-        for start in range(0, max(len(self), 1), self._batch):
-            yield self.read_rows(start, start + self._batch)
+        for start, stop in self._batches or [(0, 0)]:
+            yield self.read_rows(start, stop)
 
     def read_rows(self, start: int, stop: int) -> gpd.GeoDataFrame:
         """Return consecutive rows by their rank."""
@@ -138,7 +143,7 @@ class ObjectLayer:
     @cached_property
     def _kept(self) -> gpd.GeoDataFrame | None:
         """All rows, where they are few or are simplified together; None: they are made anew whenever they are read."""
-        if len(self) > self._batch and self.settings.simplify is None:
+        if len(self._batches) > 1 and self.settings.simplify is None:
             return None
         return self._assemble(np.s_[:])
 
@@ -248,3 +253,14 @@ class ObjectLayer:
         for code in np.unique(self._group_N).tolist():
             kind_N[self._group_N == code] = kinds.index(self._decode_group(code)[0])
         return kind_N
+
+
+def _cut_batches(size_N: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Return first and end of batches of consecutive objects: `most` each, or fewer that have large outlines."""
+    end_N, batches, start = np.cumsum(size_N), list[tuple[int, int]](), 0
+    while start < len(size_N):
+        fitting = int(np.searchsorted(end_N, end_N[start] - size_N[start] + BATCH_BYTES, side="right"))
+        stop = max(start + 1, min(fitting, start + most))
+        batches.append((start, stop))
+        start = stop
+    return batches

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,11 @@ class SpooledObjects:
 
 
 class ObjectSpool:
-    """Objects in two files without a name, which vanish with the spool: records of one size, and outlines as WKB."""
+    """Objects in two files without a name, which vanish with the spool: records of one size, and outlines as WKB.
+
+    Attributes:
+        sizes: bytes of the outline of each object.
+    """
 
     def __init__(self, *, classes: int, folder: Path | None = None) -> None:
         """Start empty.
@@ -58,13 +63,14 @@ class ObjectSpool:
         place = None if folder is None else str(folder)
         self._records: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=place)
         self._shapes: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES, dir=place)
-        self._count, self._end = 0, 0
+        self.sizes = array("I")
+        self._end = 0
         for file in (self._records, self._shapes):
             weakref.finalize(self, file.close)
 
     def __len__(self) -> int:
         """Return the number of objects."""
-        return self._count
+        return len(self.sizes)
 
     def add(self, stats: ObjectStats, outlines: Sequence[MultiPolygon]) -> None:
         """Append objects.
@@ -80,20 +86,23 @@ class ObjectSpool:
         records["box"], records["class_px"] = stats.box_N4, stats.class_px_2NK.transpose(1, 0, 2)
         records["class_score"] = stats.class_score_2NK.transpose(1, 0, 2)
         records["size"], records["at"] = sizes, self._end + np.cumsum(sizes) - sizes
-        self._records.seek(self._count * self._dtype.itemsize)
+        self._records.seek(len(self) * self._dtype.itemsize)
         self._records.write(records.tobytes())
         self._shapes.seek(self._end)
         self._shapes.write(b"".join(coded))
-        self._count, self._end = self._count + len(coded), self._end + int(sizes.sum())
+        self.sizes.extend(sizes.tolist())
+        self._end += int(sizes.sum())
 
     def read(self, places: NDArray[np.integer[Any]]) -> SpooledObjects:
         """Return the objects at some places, in their order."""
-        size = self._dtype.itemsize
-        records = np.frombuffer(
-            b"".join(_read_bytes(self._records, size * place, size) for place in places.tolist()), self._dtype
-        )
-        ends = zip(records["at"].tolist(), records["size"].tolist(), strict=True)
-        coded = [_read_bytes(self._shapes, at, length) for at, length in ends]
+        kept, coded = list[bytes](), list[bytes]()
+        for place in places.tolist():
+            self._records.seek(place * self._dtype.itemsize)
+            kept.append(self._records.read(self._dtype.itemsize))
+        records = np.frombuffer(b"".join(kept), self._dtype)
+        for start, size in zip(records["at"].tolist(), records["size"].tolist(), strict=True):
+            self._shapes.seek(start)
+            coded.append(self._shapes.read(size))
         return _unpack(records, coded)
 
     def read_range(self, start: int, stop: int) -> SpooledObjects:
@@ -107,11 +116,6 @@ class ObjectSpool:
         block = memoryview(self._shapes.read(end - first))
         coded = [bytes(block[at : at + size]) for at, size in zip(records["at"] - first, records["size"], strict=True)]
         return _unpack(records, coded)
-
-
-def _read_bytes(file: IO[bytes], at: int, size: int) -> bytes:
-    file.seek(at)
-    return file.read(size)
 
 
 def _unpack(records: NDArray[Any], coded: list[bytes]) -> SpooledObjects:
