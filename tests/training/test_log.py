@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semicdvl.config import TrainConfig
-from semicdvl.training.log import TrainingLog
+from semicdvl.training.log import TrainingLog, read_events
 
 
 def _logged(run: Path, *, start: int = 0, is_main: bool = True, **settings: object) -> list[dict]:
@@ -31,6 +31,22 @@ def test_a_line_has_every_term_and_their_sum(tmp_path: Path) -> None:
     }
     assert events[-1]["validation"] == {"iou": 0.75}
     assert [event["step"] for event in _logged(tmp_path, start=2)] == [1, 2, 3, 3]  # the lost end is written once
+
+
+def test_a_score_that_nothing_defines_is_null_as_in_the_record(tmp_path: Path) -> None:
+    scores = {"iou": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": 0.75, "predicted_changed_frac": 0.0}
+    with TrainingLog(tmp_path, TrainConfig(), total_steps=4, quiet=True) as log:
+        log.log_validation(4, scores=scores, best=True)
+    event = json.loads((tmp_path / "log.jsonl").read_text())
+    assert event["validation"] == scores | {"precision": None}
+    assert read_events(tmp_path / "log.jsonl")[0][1].validation == event["validation"]
+
+
+def test_where_a_stopped_training_goes_on_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for start in (0, 2):
+        with TrainingLog(tmp_path / "few", TrainConfig(), total_steps=4, start_step=start):
+            pass
+    assert capsys.readouterr().err == "few: continues after step 2/4, the last one that was saved\n"
 
 
 def test_a_terminal_shows_the_bar_and_the_loss_by_kind(

@@ -50,16 +50,25 @@ def test_a_network_learns_what_changed(data: Path, tmp_path: Path) -> None:
     assert train_recipe(recipe, tmp_path / "run", quiet=True).test["iou"] > 0.5
 
 
-def test_a_finished_run_is_read_not_trained_again_and_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_read_not_trained_again_and_another_recipe_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = build_tiny_recipe(data, None, method__name="supervised")
     first = train_recipe(recipe, tmp_path / "run", quiet=True)
     stamp = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     assert train_recipe(recipe, tmp_path / "run", quiet=True) == first
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == stamp
-    with pytest.raises(CheckpointError, match="another recipe"):
-        train_recipe(
-            build_tiny_recipe(data, None, method__name="supervised", train__steps=5), tmp_path / "run", quiet=True
-        )
+    assert capsys.readouterr().err == ""
+    train_recipe(recipe, tmp_path / "run")
+    assert "run: is finished already, so nothing is trained." in capsys.readouterr().err
+    changed = {"train__steps": 5, "data__hflip": 0.25, "method__dice_weight": 1.0, "train__power": 1.0}
+    for count, words in (
+        (1, r"another recipe \(train\.steps is 4 there and 5 here\)\. Give another folder with -o"),
+        (4, r"\(data\.hflip .*, method\.dice_weight is null there and 1\.0 here, .*, 1 further key differs\)"),
+    ):
+        given = build_tiny_recipe(data, None, method__name="supervised", **dict(list(changed.items())[:count]))
+        with pytest.raises(CheckpointError, match=words):
+            train_recipe(given, tmp_path / "run", quiet=True)
 
 
 def test_what_cannot_work_is_refused_before_training(data: Path, store: Path, tmp_path: Path) -> None:

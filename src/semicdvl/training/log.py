@@ -37,7 +37,7 @@ class LogEvent(BaseModel):
     """What is read of a line of the log; the names are stored."""
 
     step: int = Field(0, ge=0)
-    validation: dict[str, float] | None = None
+    validation: dict[str, float | None] | None = None
 
 
 def read_events(path: Path) -> list[tuple[str, LogEvent]]:
@@ -117,7 +117,13 @@ class TrainingLog:
         )
 
     def __enter__(self) -> TrainingLog:
-        """Start the bar."""
+        """Start the bar; say where a training that was stopped goes on."""
+        if self.start_step:
+            self._console.print(
+                f"{self.title}: continues after step {self.start_step}/{self.total_steps}, the last one that was saved",
+                highlight=False,
+                markup=False,
+            )
         if self._live is not None:
             self._live.start()
         return self
@@ -144,10 +150,15 @@ class TrainingLog:
         self._write_scalars(step, {"loss/total": total, "speed/pairs_per_s": rate} | named)
 
     def log_validation(self, step: int, *, scores: Mapping[str, float], best: bool) -> None:
-        """Log the scores that select the weights; without any, that a checkpoint was saved."""
+        """Log the scores that select the weights; without any, that a checkpoint was saved.
+
+        A score that the labels do not define is null in the line, and no point in TensorBoard.
+        """
         name = SCORE_NAMES[self.config.select]
-        self._append_event({"step": step, name: dict(scores), "best": best})
-        self._write_scalars(step, {f"{name}/{score}": value for score, value in scores.items()})
+        undefined = find_undefined_scores(scores)
+        stored = {score: None if score in undefined else value for score, value in scores.items()}
+        self._append_event({"step": step, name: stored, "best": best})
+        self._write_scalars(step, {f"{name}/{score}": value for score, value in stored.items() if value is not None})
         place = f"{self.title}: step {step}/{self.total_steps}"
         text = f"{name.replace('_', '-')} {_describe_selection(scores, best=best, select=self.config.select)}"
         self._console.print(f"{place}  {text if scores else 'saved'}", highlight=False)

@@ -78,6 +78,8 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     record = start_record(recipe, run, processes)
     processes.wait_for_all()  # all have read the directory before the first one writes
     if record.get("status") == "finished":
+        if processes.is_main:
+            _say_finished(run, quiet=quiet)
         return read_training_result(record, run)
     parts = _build_parts(recipe)
     method, split = parts.method, parts.split
@@ -163,6 +165,16 @@ def _write_first_record(
     if (leaks := describe_leaks(record["split"])) is not None:
         Console(stderr=True, quiet=quiet).print(leaks, style="yellow", markup=False, soft_wrap=True)
     return record
+
+
+def _say_finished(run: Path, *, quiet: bool) -> None:
+    """Say that nothing is trained."""
+    Console(stderr=True, quiet=quiet).print(
+        f"{run}: is finished already, so nothing is trained. To train anew, give another folder or remove this one.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _warn_of_inverted_labels(changed_frac: float | None, *, quiet: bool) -> None:

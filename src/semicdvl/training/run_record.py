@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from semicdvl.data.split_file import write_split
 from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.metrics.pair_sets import find_undefined_scores
 from semicdvl.outputs.exchange import TEMPORARY_PREFIX
-from semicdvl.reading.json_files import describe_fault
+from semicdvl.reading.json_files import describe_fault, shorten
 from semicdvl.reports.numbers import format_count
 from semicdvl.training.checkpoint import FitResult
 from semicdvl.training.distributed import ProcessGroup
@@ -35,6 +37,8 @@ TEST_SCORE_PREFIX = "test_"
 """Prefix of the names of test scores that are logged at each validation (`train.score_test`)."""
 
 
+MAX_SHOWN_DIFFERENCES = 3
+"""Keys that are told where a run is of another recipe."""
 STORED_SCORES = ("val", "val_last", "test", "test_last", "test_best", "test_selected", "test_selection")
 """Entries of a record that hold scores."""
 SELF_TRAINING_FOLDER = "adapt"
@@ -97,8 +101,12 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
     plain = recipe.model_dump(mode="json")
     if (run / "run.json").exists():
         record = read_run(run)
-        if hash_values(_fill_in_defaults(record["recipe"])) != hash_values(plain):
-            raise CheckpointError(f"{run}: holds a run of another recipe. Give another folder with -o, or remove it.")
+        kept = _fill_in_defaults(record["recipe"])
+        if hash_values(kept) != hash_values(plain):
+            raise CheckpointError(
+                f"{run}: holds a run of another recipe ({_describe_differences(kept, plain)}). Give another folder with"
+                " -o, or remove it."
+            )
         then = record.get("processes", 1)
         if record["status"] != "finished" and then != processes.count:
             was, now = (format_count(count, "process", "processes") for count in (then, processes.count))
@@ -129,6 +137,27 @@ def _fill_in_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
         return Recipe.model_validate(recipe).model_dump(mode="json")
     except ValidationError:
         return recipe
+
+
+def _describe_differences(kept: dict[str, Any], given: dict[str, Any]) -> str:
+    """Return in words in which keys two recipes differ."""
+    then, now = (dict(_list_values(recipe)) for recipe in (kept, given))
+    keys = [key for key in now | then if then.get(key) != now.get(key)]
+    told = [
+        f"{key} is {shorten(json.dumps(then.get(key)))} there and {shorten(json.dumps(now.get(key)))} here"
+        for key in keys[:MAX_SHOWN_DIFFERENCES]
+    ]
+    more = len(keys) - len(told)
+    return ", ".join([*told, *([format_count(more, "further key differs", "further keys differ")] if more else [])])
+
+
+def _list_values(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """List the values of a recipe by their dotted keys."""
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{below}", one) for below, one in _list_values(value))
+        else:
+            yield key, value
 
 
 def record_split(recipe: Recipe, division: Split, run: Path) -> dict[str, Any]:
@@ -206,7 +235,7 @@ def _read_test_scores(run: Path, result: FitResult) -> dict[str, Any]:
     scored = [one for one in noted if f"{TEST_SCORE_PREFIX}iou" in one[1]]
     if not scored:
         raise CheckpointError(f"{run / 'log.jsonl'}: holds no test scores, which the recipe asks for. Train again.")
-    step, best = max(scored, key=lambda one: one[1][f"{TEST_SCORE_PREFIX}iou"])
+    step, best = max(scored, key=lambda one: one[1][f"{TEST_SCORE_PREFIX}iou"] or 0.0)
     last, picked = (
         {
             name.removeprefix(TEST_SCORE_PREFIX): value
