@@ -1,13 +1,20 @@
-"""Scores of a trained run that its labels don't define."""
+"""Scores of a trained run: those that its labels don't define, and which pairs they are of."""
 
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.command import command
+from tests.support.tiny_training import build_tiny_recipe
 
 from semicdvl.cli.tables import build_metrics_table
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
 from semicdvl.metrics.pair_sets import PairSetCounts
+from semicdvl.training.run import train_recipe
 
 
 def test_scores_without_change_in_the_labels_are_undefined() -> None:
@@ -25,3 +32,25 @@ def test_precision_is_undefined_where_nothing_is_detected() -> None:
     assert scores["iou"] == scores["recall"] == scores["object_recall"] == 0.0 and scores["accuracy"] == 0.9
     column = list(build_metrics_table("t", {"test": scores}).columns[1].cells)
     assert column[list(scores).index("precision")] == "undefined"
+
+
+def test_pairs_of_the_training_are_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
+    code, printed, _ = command(capsys, "evaluate", tmp_path / "run", data, "--split", "all")
+    told = "Of the 12 pairs that were scored 6 pairs are from the training of this run: these scores are too high."
+    assert code == 0 and told in printed
+    code, printed, _ = command(capsys, "evaluate", tmp_path / "run", data)
+    assert code == 0 and "training" not in printed
+    shutil.copytree(data, tmp_path / "elsewhere")
+    code, printed, _ = command(capsys, "evaluate", tmp_path / "run", tmp_path / "elsewhere", "--split", "all")
+    assert code == 0 and "training" not in printed
+
+
+def test_other_data_without_lists_are_scored_as_a_whole(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
+    shutil.copytree(data, tmp_path / "elsewhere")
+    code, _, complaint = command(capsys, "evaluate", tmp_path / "run", tmp_path / "elsewhere")
+    assert code == 2 and "elsewhere: has no list of test pairs" in complaint
+    assert "Take all labelled pairs (--split all), or write the names into list/test.txt." in complaint

@@ -28,13 +28,15 @@ def evaluate(
         run: a folder that `train` or `import_official` wrote.
         data: folder of a data set (A/, B/, label/), or what `load_dataset` returned.
         split: which pairs: "val" and "test" of the run's own split where it was trained on this data, else of the data
-            set's lists; "all": every labelled pair.
+            set's lists; "all": every labelled pair, also those of the training.
         trust: modules whose networks the run may name, see `load_model`.
 
     Returns:
         Scores of the changed class (`iou`, `f1`, `precision`, `recall`) and of both (`accuracy`, `kappa`, ...); of a
         run with classes also those of semantic change (`semantic_sek`, `semantic_f_scd`, ...), on the pairs with labels
-        of both dates, and in `.classes` the counts behind them (`.counts.transitions_KK`, ...).
+        of both dates, and in `.classes` the counts behind them (`.counts.transitions_KK`, ...). All are fractions from
+        0 to 1; one that the labels do not define, such as the IoU where nothing changed, is NaN. `.pair_count` says how
+        many pairs were scored, `.trained_count` how many of them the run was trained on.
 
     Raises:
         CheckpointError: `run` is no run.

@@ -119,13 +119,17 @@ def evaluate_command(
 
 def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: Sequence[str]) -> None:
     """Print the scores of a trained run."""
-    from semicdvl.metrics.pair_sets import RunScores
+    from semicdvl.metrics.pair_sets import RunScores, describe_trained_pairs
     from semicdvl.training.run_record import name_score_column
 
     scores = cd.evaluate(run, dataset, split=split.value, trust=trust)
     title = f"{run} on {split.value} of {data}"
     out.print(build_metrics_table(title, {name_score_column(run, split.value): scores}))
-    if isinstance(scores, RunScores) and scores.classes is not None:
+    if not isinstance(scores, RunScores):
+        return
+    if scores.trained_count:
+        out.print(describe_trained_pairs(scores), style="yellow", soft_wrap=True)
+    if scores.classes is not None:
         counts = scores.classes.counts
         title = "pixels by class before (row) and after (column): found / in the labels"
         found_KK, true_KK = counts.transitions_KK, counts.true_transitions_KK

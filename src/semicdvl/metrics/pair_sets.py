@@ -1,7 +1,7 @@
 """Score a set of pairs: by pixel, by object and by class, as dictionaries of numbers by name.
 
-A report says NaN for a score that is not defined. The scores that a validation logs and stores are numbers, 0 where one
-is not defined, and `find_undefined_scores` tells these 0 from others.
+A report says NaN for a score that is not defined. Those of a validation are numbers, 0 where one is not defined, so
+that they can be compared; `find_undefined_scores` tells these 0 from others, and what is written to disk says null.
 """
 
 from __future__ import annotations
@@ -61,9 +61,22 @@ class RunScores(dict[str, float]):
 
     Attributes:
         classes: what a run with classes made of the pairs; None for one without, or pairs without labels of the dates.
+        pair_count: number of pairs that were scored.
+        trained_count: how many of them the run was trained on, which makes its scores too high.
     """
 
     classes: ClassEvaluation | None = None
+    pair_count: int = 0
+    trained_count: int = 0
+
+
+def describe_trained_pairs(scores: RunScores) -> str:
+    """Return the sentence that says that pairs of the training were scored."""
+    pairs = "1 pair is" if scores.trained_count == 1 else f"{scores.trained_count:,} pairs are"
+    return (
+        f"Of the {scores.pair_count:,} pairs that were scored {pairs} from the training of this run: these scores are "
+        "too high. Its test pairs (--split test) were not."
+    )
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,10 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     model = load_network(run, device=str(processes.device), train_heads=bool(names), trust=trust)
     pairs = _select_pairs(run, dataset, subset)
     if not pairs:
-        raise DataError(f"{dataset.name}: no labelled pair to evaluate on in '{subset}'. Take --split all.")
+        raise DataError(
+            f"{dataset.name}: no pair of '{subset}' has a label to evaluate on. Take all labelled pairs (--split all),"
+            " or add labels."
+        )
     data = recipe.get("data")  # an imported run has none
     values = None if data is None else DataConfig.model_validate(data).label_values
     counts = evaluate_network(
@@ -247,6 +250,7 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     )
     scores = RunScores(counts.list_meaningful_scores())
     scores.classes = counts.classes
+    scores.pair_count, scores.trained_count = len(pairs), _count_trained_pairs(run, pairs)
     return scores
 
 
@@ -257,7 +261,25 @@ def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairF
         return labelled
     if (run / "split.json").exists():
         own: tuple[PairFiles, ...] = getattr(read_split(run / "split.json"), subset)
-        there = {(resolve_links(pair.before), pair.window_px) for pair in labelled}
-        if own and all((resolve_links(pair.before), pair.window_px) in there for pair in own):
+        if own and {_identify(pair) for pair in own} <= {_identify(pair) for pair in labelled}:
             return own
+    if subset not in dataset.subsets:
+        raise DataError(
+            f"{dataset.name}: has no list of {subset} pairs, and the run was not trained on this data, so it has none"
+            f" of its own. Take all labelled pairs (--split all), or write the names into list/{subset}.txt."
+        )
     return tuple(pair for pair in dataset.select_subset(subset) if pair.has_label)
+
+
+def _identify(pair: PairFiles) -> tuple[Path, tuple[int, int, int, int] | None]:
+    """Return what tells a pair from others: its image, and the window in it."""
+    return resolve_links(pair.before), pair.window_px
+
+
+def _count_trained_pairs(run: Path, pairs: Sequence[PairFiles]) -> int:
+    """Return how many of the pairs the run was trained on, with their labels or without."""
+    if not (run / "split.json").exists():
+        return 0
+    split = read_split(run / "split.json")
+    trained = {_identify(pair) for pair in split.labelled + split.unlabelled}
+    return sum(_identify(pair) in trained for pair in pairs)
