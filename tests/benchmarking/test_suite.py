@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from semicdvl.benchmarking.config import Suite, load_suite
 from semicdvl.benchmarking.data import UNLABELLED_COPY_SUFFIX, prepare_data
-from semicdvl.benchmarking.jobs import plan_jobs
+from semicdvl.benchmarking.jobs import check_suite, plan_jobs
 from semicdvl.benchmarking.processes import choose_least_busy
 from semicdvl.benchmarking.run import BenchmarkResult, run_benchmark
 from semicdvl.cli import app
@@ -318,6 +318,10 @@ def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
         ('name = "SemiCD-VL"', 'name = "Sup-only"', "two methods are called 'Sup-only'"),
         ('name = "tiny"', 'name = "tiny"\ncompare = [["SemiCDVL", "Sup-only"]]', "Did you mean 'SemiCD-VL'"),
         ('name = "SemiCD-VL"', 'name = "a/b"', "cannot name a folder"),
+        ("seeds = [1]", "seeds = [1, 2, 1]", "1 occurs twice. Give each value once."),
+        ("labelled = [0.5, 1.0]", "labelled = [0.5, 0.5]", "0.5 occurs twice. Give each value once."),
+        ("seeds = [1]", "seeds = 3", "seeds = 3: a list belongs here, in square brackets."),
+        ('name = "tiny"', 'name = "../tiny"', "name = '../tiny': cannot name the folder runs/NAME."),
     ],
 )
 def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -325,6 +329,27 @@ def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new:
     with pytest.raises(ConfigError) as error:
         load_suite(write_suite(tmp_path, TINY.replace(old, new)))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("steps = 2", "stepps = 2", "set of the suite: unknown key 'train.stepps'. Did you mean 'steps'?"),
+        ("crop_px = 64\n\n[[data", "crop = 64\n\n[[data", "set of the method: unknown key 'data.crop'."),
+    ],
+)
+def test_a_wrong_change_of_a_recipe_is_sought_in_the_suite(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in TINY
+    with pytest.raises(ConfigError) as error:
+        check_suite(load_suite(write_suite(tmp_path, TINY.replace(old, new))))
+    assert says in str(error.value) and ".toml" not in str(error.value)
+
+
+def test_a_recipe_may_be_a_shipped_one(tmp_path: Path) -> None:
+    suite = load_suite(
+        write_suite(tmp_path, TINY.replace(f"{RECIPES.as_posix()}/small-semicd_vl.toml", "small-semicd_vl"))
+    )
+    assert suite.methods[1].recipe == RECIPES / "small-semicd_vl.toml"
 
 
 @pytest.mark.parametrize(

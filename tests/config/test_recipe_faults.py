@@ -49,8 +49,8 @@ def _refuse(path: Path, *overrides: str) -> str:
         ("steps = 2", "steps = 2\nepochs = 1", "give either steps or epochs, not both."),
         ("[train]", "[[train]]", "a value stands where a section belongs. Write its keys below [train]."),
         ("[train]", "[classes]\nnames = ['a']\n[train]", "1 class names are given. Name 2 to 255 classes."),
-        ('"mine"', '"../elsewhere"', "name = '../elsewhere': cannot name the run directory"),
-        ('"mine"', '""', "name = '': cannot name the run directory"),
+        ('"mine"', '"../elsewhere"', "name = '../elsewhere': cannot name the folder runs/NAME"),
+        ('"mine"', '""', "name = '': cannot name the folder runs/NAME"),
     ],
 )
 def test_a_fault_is_one_sentence_without_the_words_of_the_checker(

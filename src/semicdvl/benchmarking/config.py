@@ -7,11 +7,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS
-from semicdvl.config import ConfigSection, DataConfig, find_shipped, parse_section, read_toml
+from semicdvl.config import (
+    ConfigSection,
+    DataConfig,
+    check_output_name,
+    find_shipped,
+    locate_recipe,
+    parse_section,
+    read_toml,
+)
 from semicdvl.errors import ConfigError
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
@@ -126,7 +134,7 @@ class MethodEntry(ConfigSection):
     """A row that is trained: a recipe with changes."""
 
     name: str = Field(description="for the table, such as SemiCD-VL")
-    recipe: Path = Field(description="path relative to the suite's file")
+    recipe: Path = Field(description="path relative to the suite's file, or the name of a shipped recipe")
     set: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, by section")
     labelled: tuple[Fraction, ...] | None = Field(None, description="fractions of this method alone")
     steps_of: str | None = Field(None, description="another method of the suite: as many steps as that one")
@@ -212,6 +220,20 @@ class Suite(ConfigSection):
         "later minus earlier",
     )
 
+    @field_validator("name")
+    @classmethod
+    def _require_folder_name(cls, given: str) -> str:
+        """Refuse a name that leads out of `runs`."""
+        return check_output_name(given)
+
+    @field_validator("seeds", "labelled")
+    @classmethod
+    def _require_distinct_values(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        """Refuse a seed or fraction that occurs twice: one run would count as two."""
+        if twice := [value for value in given if given.count(value) > 1]:
+            raise ValueError(f"{twice[0]} occurs twice. Give each value once")
+        return given
+
     def list_fractions(self, method: MethodEntry) -> tuple[float, ...]:
         """Return the label fractions of a method: its own, else the suite's."""
         return method.labelled or self.labelled
@@ -234,7 +256,7 @@ class Suite(ConfigSection):
 
 
 def load_suite(path: str | Path) -> Suite:
-    """Read a suite; its recipes are given relative to its file.
+    """Read a suite; its recipes are given relative to its file, or by the name of a shipped one.
 
     Args:
         path: a TOML file, or the name of a shipped suite, such as "suites/small" (`semicdvl list recipes`).
@@ -267,7 +289,8 @@ def load_suite(path: str | Path) -> Suite:
     _check_names(suite, path)
     _check_detectors(suite, path)
     methods = tuple(
-        method.model_copy(update={"recipe": resolve_links(path.parent / method.recipe)}) for method in suite.methods
+        method.model_copy(update={"recipe": resolve_links(locate_recipe(method.recipe, named_in=path))})
+        for method in suite.methods
     )
     return suite.model_copy(update={"methods": methods})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from semicdvl.benchmarking.config import FolderEntry, MethodEntry, ModelEntry, S
 from semicdvl.benchmarking.data import PreparedData
 from semicdvl.benchmarking.detector_jobs import NO_NETWORK, DetectorJob, plan_detector_jobs
 from semicdvl.benchmarking.job_files import JobFiles, build_file_name
-from semicdvl.config import Recipe, merge_recipes, parse_recipe, read_with_base
+from semicdvl.config import (
+    Location,
+    Recipe,
+    find_file_of_key,
+    holds_key,
+    merge_recipes,
+    parse_recipe,
+    read_with_base,
+)
 from semicdvl.errors import ConfigError
 from semicdvl.training.compatibility import build_meta_network, check_compatibility
 from semicdvl.training.length import compute_training_length
@@ -113,7 +121,11 @@ def check_suite(suite: Suite) -> None:
         content["data"] = content.get("data", {}) | anywhere
         content |= {"pseudo": content["pseudo"] | {"store": "."}} if "pseudo" in content else {}
         try:
-            recipe = parse_recipe(content, source=str(method.recipe))
+            recipe = parse_recipe(
+                content,
+                source=str(method.recipe),
+                find_source=partial(_find_source, suite=suite, method=method, model=model),
+            )
             _find_incompatibility(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
         except ConfigError as error:
             network = f" with network '{model.name}'" if suite.models else ""
@@ -197,6 +209,17 @@ def _apply_changes(suite: Suite, method: MethodEntry, model: ModelEntry) -> dict
     for changes in (suite.set, method.set, {"model": model.set} if model.set else {}):
         content = merge_recipes(content, changes)
     return content
+
+
+def _find_source(location: Location, *, suite: Suite, method: MethodEntry, model: ModelEntry) -> str | None:
+    """Return where a key of a method's recipe stands: in the suite, or in a file."""
+    changes = {
+        "set of the network": {"model": model.set},
+        "set of the method": method.set,
+        "set of the suite": suite.set,
+    }
+    place = next((place for place, changed in changes.items() if holds_key(changed, location)), None)
+    return place or find_file_of_key(location, method.recipe)
 
 
 @cache

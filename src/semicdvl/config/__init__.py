@@ -9,9 +9,12 @@ label_values.py  what the values of a label file mean
 
 from semicdvl.config.label_values import parse_label_values
 from semicdvl.config.recipe_files import (
+    find_file_of_key,
     find_shipped,
+    holds_key,
     list_shipped_recipes,
     load_recipe,
+    locate_recipe,
     locate_shipped_recipes,
     merge_recipes,
     read_toml,
@@ -25,20 +28,26 @@ from semicdvl.config.sections import (
     PseudoConfig,
     Recipe,
     TrainConfig,
+    check_output_name,
 )
-from semicdvl.config.validation import parse_recipe, parse_section
+from semicdvl.config.validation import Location, parse_recipe, parse_section
 
 __all__ = [
     "ClassesConfig",
     "ConfigSection",
     "DataConfig",
+    "Location",
     "PartConfig",
     "PseudoConfig",
     "Recipe",
     "TrainConfig",
+    "check_output_name",
+    "find_file_of_key",
     "find_shipped",
+    "holds_key",
     "list_shipped_recipes",
     "load_recipe",
+    "locate_recipe",
     "locate_shipped_recipes",
     "merge_recipes",
     "parse_label_values",

@@ -48,23 +48,30 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     }
 
     def find_source(location: Location) -> str | None:
-        return options.get(location) or _find_file(location, file)
+        return options.get(location) or find_file_of_key(location, file)
 
     return parse_recipe(content, source=str(path), find_source=find_source)
 
 
-def _find_file(location: Location, path: Path) -> str | None:
+def find_file_of_key(location: Location, path: Path) -> str | None:
     """Return the file of a recipe and its bases whose value a key has; None: no file has the key."""
     below: Path | None = path
     while below is not None:
-        content: Any = read_toml(below)
-        base = content.get("base")
-        for part in location:
-            content = content.get(part) if isinstance(content, dict) else None
-        if content is not None:
+        content = read_toml(below)
+        if holds_key(content, location):
             return str(below)
-        below = None if base is None else _locate_base(below, base)
+        below = locate_recipe(content["base"], named_in=below) if "base" in content else None
     return None
+
+
+def holds_key(content: dict[str, Any], location: Location) -> bool:
+    """Tell whether a plain recipe has a value of its own for a key."""
+    found: Any = content
+    for part in location:
+        if not isinstance(found, dict) or part not in found:
+            return False
+        found = found[part]
+    return True
 
 
 def locate_shipped_recipes() -> Path:
@@ -128,7 +135,7 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r} is not a path. Give the path of another recipe.")
     chain = (*dependents, resolve_links(path))
-    below = _locate_base(path, base)
+    below = locate_recipe(base, named_in=path)
     if resolve_links(below) in chain:
         raise ConfigError(
             f"{path}: base = '{base}' leads back to a recipe that extends this one. Remove one of the two."
@@ -136,10 +143,10 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
     return merge_recipes(read_with_base(below, dependents=chain), content)
 
 
-def _locate_base(path: Path, base: str) -> Path:
-    """Return the file that a recipe extends: relative to its folder, or else the shipped recipe of that name."""
-    beside = path.parent / base
-    return beside if beside.exists() else list_shipped_recipes().get(_name_shipped(Path(base)), beside)
+def locate_recipe(name: str | Path, *, named_in: Path) -> Path:
+    """Return the recipe that another file names: relative to its folder, or else the shipped one of that name."""
+    beside = named_in.parent / name
+    return beside if beside.exists() else list_shipped_recipes().get(_name_shipped(Path(name)), beside)
 
 
 def merge_recipes(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -246,6 +246,18 @@ class TrainConfig(ConfigSection):
         return self
 
 
+def check_output_name(name: str) -> str:
+    """Return the name of a recipe or suite.
+
+    Raises:
+        ValueError: it does not name a folder inside `runs`.
+    """
+    parts = Path(name.strip()).parts
+    if not parts or ".." in parts or Path(name.strip()).is_absolute():
+        raise ValueError("cannot name the folder runs/NAME. Give a name such as 'levir-05'")
+    return name
+
+
 class Recipe(ConfigSection):
     """All that determines a training run: the sections of a recipe file, and defaults for what it leaves out.
 
@@ -273,9 +285,7 @@ class Recipe(ConfigSection):
     @classmethod
     def _require_folder_name(cls, given: str) -> str:
         """Refuse a name that leads out of `runs`."""
-        if not given.strip() or Path(given).is_absolute() or ".." in Path(given).parts or given.strip() == ".":
-            raise ValueError("cannot name the run directory runs/NAME. Give a name such as 'levir-05'")
-        return given
+        return check_output_name(given)
 
     @model_validator(mode="before")
     @classmethod

@@ -98,6 +98,8 @@ def _describe_error(item: Any, kind: type[BaseModel]) -> str:
     if item["type"] == "value_error":  # a check of ours, whose text is a sentence
         text = str(item["ctx"]["error"])
         return f"{shorten(where)} = {value}: {text}" if where else text
+    if item["type"] in ("tuple_type", "list_type"):
+        return f"{shorten(where)} = {value}: a list belongs here, in square brackets."
     if item["type"] in ("model_type", "dict_type"):
         return f"{shorten(where)} = {value}: a value stands where a section belongs. Write its keys below [{where}]."
     return f"{shorten(where)} = {value}: {item['msg']}."
