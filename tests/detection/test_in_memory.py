@@ -18,7 +18,7 @@ from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.inputs import ArrayImage
 from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pipeline import detect_in_memory, write_detection
-from semicdvl.errors import ConfigError, OutputError
+from semicdvl.errors import ConfigError, InputError, OutputError
 from semicdvl.vlms.models.fake import FakeVLM
 
 QUIET = Console(quiet=True)
@@ -142,3 +142,10 @@ def test_a_crs_needs_a_transform():
     with pytest.raises(ConfigError, match="CRS but no transform"):
         ArrayImage(np.zeros((9, 9, 3), np.uint8), crs="EPSG:32615")
     assert ArrayImage(np.zeros((9, 9, 3), np.uint8), crs="EPSG:32615", transform=Affine.identity()).nodata is None
+
+
+def test_an_array_that_does_not_fit_is_called_by_its_name(pair: Pair) -> None:
+    smaller = ArrayImage(pair.after_HWC[:, :100], name="after")
+    with pytest.raises(InputError, match=r"^after: The image has 100 x 150 px, but before\.tif has 230 x 150 px"):
+        with detect_in_memory(ArrayImage(pair.before_HWC, name="before"), smaller, detector=detector(), config=TILES):
+            pass

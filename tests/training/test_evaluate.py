@@ -10,7 +10,9 @@ import pytest
 from tests.support.command import command
 from tests.support.tiny_training import build_tiny_recipe
 
+import semicdvl as cd
 from semicdvl.cli.tables import build_metrics_table
+from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
 from semicdvl.metrics.pair_sets import PairSetCounts
@@ -54,3 +56,8 @@ def test_other_data_without_lists_are_scored_as_a_whole(
     code, _, complaint = command(capsys, "evaluate", tmp_path / "run", tmp_path / "elsewhere")
     assert code == 2 and "elsewhere: has no list of test pairs" in complaint
     assert "Take all labelled pairs (--split all), or write the names into list/test.txt." in complaint
+
+
+def test_pairs_of_no_known_subset_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"split = 'train' is not known\. Give one of val, test, all\."):
+        cd.evaluate(tmp_path / "run", data, split="train")  # type: ignore[arg-type]

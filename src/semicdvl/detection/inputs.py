@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
-from semicdvl.errors import ConfigError
+from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.stored_values import find_named_colours
@@ -74,9 +74,19 @@ def open_in_memory(*images: ImageInput | ArrayImage) -> Iterator[list[ImageInput
 
     Args:
         images: files, folders, addresses (given back as they are), or arrays.
+
+    Raises:
+        InputError: one cannot be used; an array is called by its own name.
     """
     with ExitStack() as held:
-        yield [held.enter_context(_copy_to_gdal(one)) if isinstance(one, ArrayImage) else one for one in images]
+        named = [held.enter_context(_copy_to_gdal(one)) if isinstance(one, ArrayImage) else one for one in images]
+        own = {str(name): one.name for name, one in zip(named, images, strict=True) if isinstance(one, ArrayImage)}
+        try:
+            yield named
+        except InputError as error:
+            if error.path not in own:
+                raise
+            raise InputError(own[error.path], error.problem, error.remedy) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from semicdvl.data.change_dataset import ChangeDataset
 from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.loaders import load_eval_batches
 from semicdvl.data.split_file import read_split
-from semicdvl.errors import DataError
+from semicdvl.errors import ConfigError, DataError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.pair_sets import ClassEvaluation, PairSetCounts, RunScores, compute_pixel_scores
@@ -35,6 +35,7 @@ CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts, TransitionObjectCoun
 CHANGE_HEAD = frozenset({"change"})
 SEMANTIC_HEADS = CHANGE_HEAD | {"segmentation"}
 Validator = Callable[[nn.Module, torch.device], dict[str, float]]
+SUBSETS = ("val", "test", "all")
 EVAL_BATCH = 4
 CACHE_BYTES = 512 * 2**20
 """Decoded images that validation keeps."""
@@ -223,8 +224,11 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     change, scores that say how well it is found, such as IoU and recall, are NaN; where nothing is detected, precision.
 
     Raises:
+        ConfigError: there is no such subset.
         DataError: the subset is not known for this data.
     """
+    if subset not in SUBSETS:
+        raise ConfigError(f"split = {subset!r} is not known. Give one of {', '.join(SUBSETS)}.")
     processes = join_process_group("auto")
     record = read_run(run)
     recipe, stretch = record["recipe"], read_run_stretch(record)
