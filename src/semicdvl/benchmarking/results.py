@@ -148,8 +148,9 @@ class TextTable:
 SCORES_NOTE = (
     "Scores of the changed class on the test pairs, counts pooled over all pixels; mean ± sample standard deviation "
     "over seeds. *val-best*: the step selected on validation; *last*: the last step; *test-best*: the step selected on "
-    "the test pairs themselves, which is optimistic and given only to compare with papers that do so. Seconds and "
-    "memory are per run, evaluation included."
+    "the test pairs themselves, which is optimistic and given only to compare with papers that do so. A score that is "
+    "not defined, such as the precision without any detection, counts as 0. Seconds and memory are per run, evaluation "
+    "included."
 )
 DIFFERENCES_NOTE = (
     "Differences are of IoU^c, val-best, within each seed that both methods finished, with a 95 % interval by "
