@@ -233,6 +233,23 @@ def test_a_network_that_knows_no_pretrained_weights_is_scored_at_its_last_step(
     assert 0 <= only["test_last"]["iou"] <= 1
 
 
+def test_a_network_that_is_fitted_at_once_is_a_row(
+    finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path
+) -> None:
+    """It saves no states to go on from: the selected step is its last one. Its cost is one pass, not its iterations."""
+    place = prepare_data(finished[0].data[0], finished[1] / "data")
+    text = f'labelled = [1.0]\nseeds = [0]\n[[methods]]\nname = "few"\nrecipe = "{RECIPES.as_posix()}/'
+    text += 'few-labels-supervised.toml"\nset = {model = {gsd_m = 0.5}}\n'
+    text += f'[[data]]\nkind = "folder"\nname = "own"\nroot = "{place.root.as_posix()}"\n'
+    suite = load_suite(write_suite(tmp_path, text))
+    result, said = run(suite, tmp_path / "out")
+    (only,) = result.outcomes
+    assert only["status"] == "finished", said
+    assert only["test_last"] == only["test"] and 0 <= only["test"]["iou"] <= 1
+    (job,) = plan_jobs(suite, {"own": prepare_data(suite.data[0], tmp_path / "out" / "data")}, tmp_path / "out").jobs
+    assert job.cost == job.recipe.train.labelled_batch and job.steps == 100
+
+
 def test_a_baseline_as_long_as_another_method(finished: tuple[Suite, Path, BenchmarkResult], tmp_path: Path) -> None:
     """By epochs, few labels mean few steps; `steps_of` gives the steps and the validations of the other method."""
     _, out, _ = finished

@@ -73,9 +73,8 @@ class TrainingJob(JobFiles):
     def cost(self) -> float:
         """Relative cost: pairs that pass the network (an unlabelled pair passes three times)."""
         train, unlabelled = self.recipe.train, build_method(self.recipe).uses_unlabelled
-        return (
-            self.steps * train.accumulate * (train.labelled_batch + (3 * train.unlabelled_batch if unlabelled else 0))
-        )
+        passes = 1 if train.fits_at_once else self.steps * train.accumulate
+        return passes * (train.labelled_batch + (3 * train.unlabelled_batch if unlabelled else 0))
 
     @property
     def place(self) -> dict[str, Any]:

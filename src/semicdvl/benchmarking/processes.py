@@ -27,6 +27,8 @@ _REMEDY = "Delete the file and start again"
 POLL_S = 0.5
 END_S = 10.0
 """How long a run may take to end once it is asked to."""
+LEAST_PASSED_FRAC = 0.02
+"""No time is foretold from less: rows that are not trained come first, and they say little about trainings."""
 
 
 class RunningJob:
@@ -211,8 +213,8 @@ class _ProgressEstimate:
     def describe_remaining(self, running: Sequence[RunningJob]) -> str:
         """Return in words how long the rest will take."""
         passed, elapsed_s = self.compute_completed_cost(running), time.monotonic() - self.began
-        if passed <= 0 or passed >= self.total:
-            return ""
+        if passed < LEAST_PASSED_FRAC * self.total or passed >= self.total:
+            return f"; {self.finished} of {self.count}"
         minutes = elapsed_s * (self.total / passed - 1) / 60
         return f"; {self.finished} of {self.count}, about {minutes:.0f} min left"
 

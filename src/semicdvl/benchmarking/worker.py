@@ -73,7 +73,8 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
     began = time.monotonic()
     trained = train_recipe(recipe, run, quiet=True)
     record = read_run(run)
-    last = record.get("test_last") or _score_last_step(recipe, run)
+    kept = trained.test if recipe.train.keeps_last_step else None
+    last = record.get("test_last") or kept or _score_last_step(recipe, run)
     return {
         "status": "finished",
         "error": "",

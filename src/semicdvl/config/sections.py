@@ -241,9 +241,19 @@ class TrainConfig(ConfigSection):
     @model_validator(mode="after")
     def _require_fit_at_once(self) -> TrainConfig:
         """Refuse cross-validation of a training by steps, which would take as many trainings."""
-        if self.cross_validate and self.optimizer != "lbfgs":
+        if self.cross_validate and not self.fits_at_once:
             raise ValueError(f"cross_validate needs optimizer 'lbfgs', not '{self.optimizer}'")
         return self
+
+    @property
+    def fits_at_once(self) -> bool:
+        """Whether the network is fitted to all pairs at once, in place of training by batches."""
+        return self.optimizer == "lbfgs"
+
+    @property
+    def keeps_last_step(self) -> bool:
+        """Whether the weights of a run are always those of its last step."""
+        return self.select == "last" or self.fits_at_once
 
 
 def check_output_name(name: str) -> str:

@@ -119,7 +119,7 @@ def _build_parts(recipe: Recipe) -> _Parts:
     torch.manual_seed(recipe.seed)
     model = build_network(recipe.model.model_dump())
     check_compatibility(recipe, method, model)
-    if recipe.train.optimizer == fit.OPTIMIZER:
+    if recipe.train.fits_at_once:
         fit.check_fit(recipe, method, model)
     return _Parts(method, split, store, model)
 
@@ -135,7 +135,7 @@ def _fit(
     quiet: bool,
 ) -> FitResult:
     """Fit the network: all labelled pixels at once where the recipe says so, batch by batch otherwise."""
-    if recipe.train.optimizer == fit.OPTIMIZER:
+    if recipe.train.fits_at_once:
         cache = ImageCache(loading.cache_bytes, label_values=loading.label_values, stretch=loading.stretch)
         data = fit.FitData(parts.split, parts.store, cache)
         return fit.fit_at_once(parts.model, parts.method, recipe, data, validate=validate, run=run, quiet=quiet)
