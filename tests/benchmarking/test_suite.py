@@ -19,7 +19,7 @@ from semicdvl.benchmarking.processes import choose_least_busy
 from semicdvl.benchmarking.run import BenchmarkResult, run_benchmark
 from semicdvl.cli import app
 from semicdvl.data.split_file import read_split
-from semicdvl.errors import ConfigError, DataError, InputError
+from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 
 
 def run(suite: Suite, out: Path, **options: object) -> tuple[BenchmarkResult, str]:
@@ -360,6 +360,21 @@ def test_a_wrong_change_of_a_recipe_is_sought_in_the_suite(tmp_path: Path, old: 
     with pytest.raises(ConfigError) as error:
         check_suite(load_suite(write_suite(tmp_path, TINY.replace(old, new))))
     assert says in str(error.value) and ".toml" not in str(error.value)
+
+
+def test_a_recipe_is_no_suite() -> None:
+    with pytest.raises(ConfigError, match=r"is a recipe, not a suite\. Run it with `semicdvl train "):
+        load_suite(RECIPES / "small-supervised.toml")
+    with pytest.raises(InputError, match=r"Did you mean 'suites/small'\?$"):
+        load_suite("small")
+
+
+def test_a_folder_of_a_training_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"run: holds a run or a result \(run\.json\), and no benchmark"):
+        run_benchmark(load_suite(write_suite(tmp_path, TINY)), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.json"]
 
 
 def test_a_recipe_may_be_a_shipped_one(tmp_path: Path) -> None:

@@ -147,3 +147,12 @@ def test_labelled_pairs_that_are_neither_a_fraction_nor_a_folder(
     path = _write(tmp_path, RECIPE.replace('"data"', f'"{patches}"').replace("0.5", f'"{labelled}"'))
     with pytest.raises(DataError, match=rf"data\.labelled = '{labelled}': is neither a fraction, such as 0\.05 for 5"):
         cd.train(path, tmp_path / "run", quiet=True)
+
+
+def test_a_suite_is_no_recipe_and_a_folder_that_is_not_there_names_the_option(tmp_path: Path) -> None:
+    suite = _write(tmp_path, '[[data]]\nkind = "folder"\n', "suite.toml")
+    assert _refuse(suite) == (
+        f"{suite}: is a suite, which compares several recipes. Run it with `semicdvl benchmark {suite}`."
+    )
+    with pytest.raises(InputError, match=r"nowhere: does not exist\..*--set data\.root=DIR"):
+        cd.train(_write(tmp_path, RECIPE.replace('"data"', '"nowhere"')), tmp_path / "run", quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.support.command import command
 from tests.support.tiny_training import build_tiny_recipe
 
 import semicdvl as cd
+from semicdvl.atomic_files import write_json
 from semicdvl.cli.tables import build_metrics_table
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
@@ -61,3 +63,23 @@ def test_other_data_without_lists_are_scored_as_a_whole(
 def test_pairs_of_no_known_subset_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"split = 'train' is not known\. Give one of val, test, all\."):
         cd.evaluate(tmp_path / "run", data, split="train")  # type: ignore[arg-type]
+
+
+def test_an_unfinished_training_is_told_where_its_network_is_used(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, told = tmp_path / "run", "run: its training has not finished, so these are its best weights so far."
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised"), run, quiet=True)
+    images = [next((data / date).iterdir()) for date in ("A", "B")]
+    commands = (
+        ("evaluate", run, data),
+        ("export", run, "-o", tmp_path / "m.onnx"),
+        ("detect", *images, "-o", tmp_path / "out", "--model", run, "--device", "cpu", "--overwrite"),
+    )
+    for is_finished in (True, False):
+        for arguments in commands:
+            code, printed, complaint = command(capsys, *arguments)
+            assert code == 0, complaint
+            assert (told in printed) is not is_finished
+        record = json.loads((run / "run.json").read_text())
+        write_json(run / "run.json", record | {"status": "started"})

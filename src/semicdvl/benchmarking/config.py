@@ -276,6 +276,8 @@ def load_suite(path: str | Path) -> Suite:
     """
     path = find_shipped(Path(path))
     content = read_toml(path)
+    if isinstance(content.get("data"), dict) and "methods" not in content:
+        raise ConfigError(f"{path}: is a recipe, not a suite. Run it with `semicdvl train {path}`.")
     content["data"] = tuple(
         _parse_data_entry(entry, f"{path}: data {at}")
         for at, entry in enumerate(_read_tables(content, "data", path), 1)

@@ -28,7 +28,7 @@ from semicdvl.benchmarking.plot import write_plot
 from semicdvl.benchmarking.processes import count_cores, list_gpus, read_outcome, run_jobs
 from semicdvl.benchmarking.report import write_report
 from semicdvl.benchmarking.results import Outcome, render_markdown, write_csv
-from semicdvl.errors import DataError
+from semicdvl.errors import DataError, OutputError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.reading.regular_files import resolve_links
@@ -88,10 +88,12 @@ def run_benchmark(
 
     Raises:
         ConfigError, DataError, InputError: the suite, or what it names, cannot be used.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or holds something else.
     """
     console, out = console or Console(stderr=True), resolve_links(out)
     check_suite(suite)
+    if (out / "run.json").exists():
+        raise OutputError(f"{out}: holds a run or a result (run.json), and no benchmark. Give another folder with -o.")
     sweep_unfinished_files(out, depth=2)
     with leave_nothing_if_refused(out, keep=lambda: any(out.glob("jobs/*.result.json"))):
         return _run_checked_suite(suite, out, jobs=jobs, retry=retry, devices=devices, console=console)

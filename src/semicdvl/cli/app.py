@@ -88,3 +88,11 @@ def _add_common_options(
     ] = False,
 ) -> None:
     """Add the options that stand before a command."""
+
+
+def remark_on_run(run: Path) -> None:
+    """Say where a run, whose network was used, has not finished its training; an ONNX file tells nothing of it."""
+    from semicdvl.training.run_record import describe_unfinished
+
+    if run.is_dir() and (remark := describe_unfinished(run)) is not None:
+        out.print(remark, style="yellow", soft_wrap=True)

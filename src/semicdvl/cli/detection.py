@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import ADVANCED, DETECTION, INPUT, OUTPUT, app, out
+from semicdvl.cli.app import ADVANCED, DETECTION, INPUT, OUTPUT, app, out, remark_on_run
 from semicdvl.cli.options import (
     BandOptions,
     CEGOptions,
@@ -208,6 +208,8 @@ def detect_command(
     if pairs is None:
         saved = cd.detect_to_folder(pair.before or "", pair.after or "", output, **running)
         out.print(saved.format_text(), soft_wrap=True)
+        if chosen.model is not None:
+            remark_on_run(Path(chosen.model))
         return
     done = cd.detect_pairs(pairs, output, **running)
     out.print(done.summary, soft_wrap=True)

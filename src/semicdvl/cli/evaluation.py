@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 import semicdvl as cd
-from semicdvl.cli.app import ADVANCED, EVALUATION, INPUT, OUTPUT, app, out
+from semicdvl.cli.app import ADVANCED, EVALUATION, INPUT, OUTPUT, app, out, remark_on_run
 from semicdvl.cli.options import DatasetOptions, TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table, build_transition_table
 
@@ -125,6 +125,7 @@ def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: 
     scores = cd.evaluate(run, dataset, split=split.value, trust=trust)
     title = f"{run} on {split.value} of {data}"
     out.print(build_metrics_table(title, {name_score_column(run, split.value): scores}))
+    remark_on_run(run)
     if not isinstance(scores, RunScores):
         return
     if scores.trained_count:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import semicdvl as cd
-from semicdvl.cli.app import ADVANCED, INPUT, OUTPUT, TRAINING, app, out
+from semicdvl.cli.app import ADVANCED, INPUT, OUTPUT, TRAINING, app, out, remark_on_run
 from semicdvl.cli.options import TrustOptions, expand_option_groups
 from semicdvl.cli.tables import build_metrics_table
 
@@ -132,3 +132,4 @@ def export_command(
     )
     out.print(f"{exported.path}: {exported.size_mb:.1f} MB, opset {exported.opset}, {sizes}", soft_wrap=True)
     out.print(f"largest difference from torch: {exported.largest_difference:.1e} of the largest logit")
+    remark_on_run(run)

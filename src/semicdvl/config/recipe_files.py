@@ -43,6 +43,10 @@ def load_recipe(path: str | Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     file = find_shipped(Path(path))
     content = read_with_base(file)
+    if isinstance(content.get("data"), list):
+        raise ConfigError(
+            f"{path}: is a suite, which compares several recipes. Run it with `semicdvl benchmark {path}`."
+        )
     options: dict[Location, str] = {
         tuple(apply_override(content, override)): f"--set {override}" for override in overrides
     }
@@ -123,6 +127,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _suggest_shipped(path: Path) -> str:
     """Return which shipped recipe is meant, if one is called alike; a base is looked for in a folder first."""
     known = list_shipped_recipes()
+    if (inside := next((name for name in known if name.endswith(f"/{_name_shipped(path)}")), None)) is not None:
+        return f" Did you mean '{inside}'?"
     return suggest_nearest(_name_shipped(path), known) or suggest_nearest(_name_shipped(Path(path.name)), known)
 
 

@@ -19,7 +19,7 @@ from semicdvl.data.samples import LoaderOptions
 from semicdvl.data.shared_ground import group_pairs
 from semicdvl.data.split_file import read_split
 from semicdvl.data.splits import combine_splits, read_published_lists, select_split, split_by_fraction
-from semicdvl.errors import ConfigError, DataError, StoreError
+from semicdvl.errors import ConfigError, DataError, InputError, StoreError
 from semicdvl.methods import create_method
 from semicdvl.methods.common.guidance import VLMGuidance
 from semicdvl.pseudo_labels.published_png import PublishedLabels
@@ -145,6 +145,10 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
 
 def _split_dataset(config: DataConfig, root: Path) -> Split:
     """Split one data set."""
+    if config.dataset in DATASETS and not root.exists():  # a reader of the user's own may read something else
+        raise InputError(
+            root, "does not exist", "Give the folder of the data set in the recipe, or --set data.root=DIR"
+        )
     dataset = read_dataset(config, root)
     if isinstance(config.labelled, Path):
         lists = config.labelled

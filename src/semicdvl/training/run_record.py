@@ -280,6 +280,16 @@ class _FinishedRun(BaseModel):
     guide: dict[str, float | None] | None = None
 
 
+def describe_unfinished(run: Path) -> str | None:
+    """Return the sentence that says that the training of a run has not finished; None where it has."""
+    if read_run(run).get("status") != "started":
+        return None
+    return (
+        f"{run}: its training has not finished, so these are its best weights so far. The same `semicdvl train` "
+        "continues it."
+    )
+
+
 def name_score_column(run: Path, subset: str) -> str:
     """Return the column name of a run's scores, marked where its weights were selected on test pairs."""
     return f"{subset} {TEST_SELECTED_MARK}" if read_run(run).get("selected_on") == "test" else subset
