@@ -45,6 +45,32 @@ def fill(model: onnx.ModelProto, value: float) -> None:
     tensor.raw_data = struct.pack("<f", value) * (len(tensor.raw_data) // 4)
 
 
+def put_last(model: onnx.ModelProto, operation: str, **options: object) -> None:
+    """Let another operation make what the network gives."""
+    output = model.graph.output[0].name
+    last = next(node for node in model.graph.node if output in node.output)
+    last.output[list(last.output).index(output)] = "before_last"
+    model.graph.node.append(onnx.helper.make_node(operation, ["before_last"], [output], **options))
+
+
+def put_last_of_type(model: onnx.ModelProto, number: int) -> None:
+    """Give the map of change in another type."""
+    put_last(model, "Cast", to=number)
+    model.graph.output[0].type.tensor_type.elem_type = number
+
+
+def put_loop(model: onnx.ModelProto) -> None:
+    """Let a loop without an end make what the network gives."""
+    value = onnx.helper.make_tensor_value_info
+    gives = [onnx.helper.make_node("Identity", [f"{name}_in"], [f"{name}_out"]) for name in ("more", "map")]
+    takes = [value("step", onnx.TensorProto.INT64, []), value("more_in", onnx.TensorProto.BOOL, [])]
+    ends = [value("more_out", onnx.TensorProto.BOOL, []), value("map_out", onnx.TensorProto.FLOAT, None)]
+    body = onnx.helper.make_graph(gives, "body", [*takes, value("map_in", onnx.TensorProto.FLOAT, None)], ends)
+    put_last(model, "Loop", body=body)
+    model.graph.initializer.append(onnx.helper.make_tensor("endless", onnx.TensorProto.BOOL, [], [True]))
+    model.graph.node[-1].input[:] = ["", "endless", "before_last"]
+
+
 def list_edits(notes: int) -> Iterator[tuple[str, Edit]]:
     """Yield what is done, and what does it."""
     for place in PLACES:
@@ -60,6 +86,10 @@ def list_edits(notes: int) -> Iterator[tuple[str, Edit]]:
     for field in ("input", "output", "node"):
         yield f"no {field}", lambda model, field=field: model.graph.ClearField(field)
     yield "three inputs", lambda model: model.graph.input.add(name="x")
+    yield "a loop without an end", put_loop
+    yield "a map of half the size", partial(put_last, operation="MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+    for number in (onnx.TensorProto.BOOL, onnx.TensorProto.STRING, onnx.TensorProto.INT64):
+        yield f"a map of type {number}", partial(put_last_of_type, number=number)
     yield "an unknown operation", lambda model: setattr(model.graph.node[0], "op_type", "Unknown")
     yield "a foreign domain", lambda model: setattr(model.graph.node[0], "domain", "ai.evil")
     yield "a circle", lambda model: model.graph.node[0].input.append(model.graph.output[0].name)

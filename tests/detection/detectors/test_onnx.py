@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tests.robustness.hostile_networks import put_last, put_last_of_type, put_loop
 from tests.support.command import command
 from tests.support.synthetic_rasters import at, tif
 from torch import Tensor, nn
@@ -209,3 +212,21 @@ def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:
         onnx.save(model, tmp_path / "x.onnx")
         with pytest.raises(CheckpointError, match="its metadata are damaged"):
             build_onnx_detector(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (put_loop, "its network holds a loop (Loop), which may never end"),
+        (partial(put_last, operation="MaxPool", kernel_shape=[2, 2], strides=[2, 2]), "gives no logits of a change"),
+        (partial(put_last_of_type, number=onnx.TensorProto.BOOL), "gives no logits of a change"),
+        (partial(put_last_of_type, number=onnx.TensorProto.STRING), "gives no logits of a change"),
+        (partial(put_last_of_type, number=onnx.TensorProto.INT64), "gives no logits of a change"),
+    ],
+)
+def test_networks_that_give_no_map_of_fractions_are_refused(file: Path, tmp_path: Path, edit, problem: str) -> None:
+    model = onnx.load(file)
+    edit(model)
+    onnx.save(model, tmp_path / "edited.onnx")
+    with pytest.raises(CheckpointError, match=re.escape(problem)):
+        build_onnx_detector(tmp_path / "edited.onnx", device="cpu").predict_scores(*pair())

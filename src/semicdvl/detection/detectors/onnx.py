@@ -6,7 +6,10 @@ The file is self-contained: `semicdvl export` stores in its metadata how images 
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -33,6 +36,8 @@ METADATA_VERSION = 1
 INPUT_NAMES, OUTPUT_NAME = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
 CLASS_OUTPUT_NAMES = ("t1_BKHW", "t2_BKHW")
 """Further outputs of a file that was exported with the segmentation heads."""
+LOOP_FIELD = re.compile(rb"\x22(?:\x04|\x84\x80*\x00)(Loop|Scan)")
+"""In protobuf: the fourth field of a node, its operation, of four characters, however their number is written."""
 ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -123,7 +128,8 @@ class OnnxDetector(TrainedDetector):
         except Exception as error:  # whatever onnxruntime raises on a network that fits no image
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{self.name}: its network fails ({reason}). Export it again.") from error
-        if outputs[0].ndim != 4 or outputs[0].shape[1] != 2 or not all(np.isfinite(each).all() for each in outputs):
+        size = dates[INPUT_NAMES[0]].shape[2:]
+        if not all(_are_logits(each, size) for each in outputs) or outputs[0].shape[1] != 2:
             raise CheckpointError(f"{self.name}: its network gives no logits of a change. Export it again.")
         (unchanged_HW, changed_HW), *dates_KHW = (each[0, :, :height, :width] for each in outputs)
         with np.errstate(over="ignore"):  # exp of a large number is infinite, and 1 / infinity = 0 is right
@@ -146,6 +152,12 @@ class OnnxDetector(TrainedDetector):
         if any(add_px):
             image = np.pad(image, ((0, add_px[0]), (0, add_px[1]), (0, 0)), mode="symmetric")
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+
+def _are_logits(values: Any, size: tuple[int, ...]) -> bool:
+    """Tell whether an output of a network is one map per class of finite fractions, of the size of the image."""
+    is_map = isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.ndim == 4
+    return bool(is_map and values.shape[0] == 1 and values.shape[2:] == size and np.isfinite(values).all())
 
 
 def _softmax(logits_KHW: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -171,6 +183,7 @@ def build_onnx_detector(path: Path, *, device: str = "auto", deciding: DecidingH
     require_file_or_folder(path, remedy="Make it with `semicdvl export RUN --to onnx`")
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist. Make it with `semicdvl export RUN --to onnx`.")
+    _refuse_loops(path)
     session = open_session(path, device=device)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
@@ -181,6 +194,25 @@ def build_onnx_detector(path: Path, *, device: str = "auto", deciding: DecidingH
     detector = OnnxDetector(session, str(path), about, hash_file(path), deciding)
     check_deciding_heads(deciding, detector.date_classes, path)
     return detector
+
+
+def _refuse_loops(path: Path) -> None:
+    """Refuse a file with a loop in its graph: it may never end, not even while it is opened, and cannot be interrupted.
+
+    The field of a node that names its operation is looked for in the bytes; the package `onnx` need not be installed.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        loops = [bytes(found[1]).decode() for found in itertools.islice(LOOP_FIELD.finditer(content), 1)]
+    if loops:
+        raise CheckpointError(
+            f"{path}: its network holds a loop ({loops[0]}), which may never end and which `semicdvl export` "
+            "does not write. Give a file that it wrote."
+        )
 
 
 class _StoredClasses(BaseModel):
