@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from tests.support.dataset_files import folder_of_pairs
 from tests.support.public_network import PublicNetwork, with_statistics
 from torch import Tensor
 
-from semicdvl import load
-from semicdvl.checkpoint import load_weights
+from semicdvl import load, official
+from semicdvl.checkpoint import build_network, load_weights
 from semicdvl.data.readers import folder
 from semicdvl.detection.detectors.network import build_network_detector
 from semicdvl.errors import CheckpointError, InputError
@@ -161,3 +162,46 @@ def test_other_files_are_refused_as_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "run" / "thesis.doc").write_text("mine")
     with pytest.raises(CheckpointError, match="not empty"):
         import_public_checkpoint(tmp_path / "whole.pth", tmp_path / "run")
+
+
+STRANGE = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "without storage": lambda tensor: tensor.to("meta"),
+    "complex": lambda tensor: tensor.to(torch.complex64),
+    "float8": lambda tensor: tensor.to(torch.float8_e4m3fn),
+    "bool": lambda tensor: tensor.to(torch.bool),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_tensors_that_are_no_weights_are_refused(kind: str, tmp_path: Path) -> None:
+    torch.save({"model": {"decode_head.conv_seg.bias": STRANGE[kind](torch.ones(2))}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"1 of a type or layout that weights do not have: decode_head\.conv"):
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")
+
+
+def test_a_small_file_takes_no_memory_for_a_giant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(official, "build_network", lambda part: built.append(build_network(part)) or built[0])
+    torch.save({"model": {"decode_head.fusion_conv.conv.weight": torch.zeros(16_384, 1)}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"conv.weight is 16384 x 1 where 16384 x "):
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")
+    assert all(tensor.is_meta for tensor in built[0].state_dict().values())
+
+
+def test_values_beyond_the_type_of_the_network_and_names_of_many_lines(public: PublicNetwork, tmp_path: Path) -> None:
+    state = dict(public.state_dict())
+    state["backbone.bn1.running_var"] = torch.full((64,), 1e300, dtype=torch.float64)
+    torch.save({**state, "\x1b[31m\nline": torch.zeros(1), "x" * 10_000: torch.zeros(1)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError) as refused:
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")
+    text = str(refused.value)
+    assert "1 with values that are not finite: backbone.bn1.running_var" in text
+    assert text.isprintable() and len(text) < 1_000
+
+
+def test_a_packed_archive_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(300 * 2**20))
+    with pytest.raises(InputError, match="it would unpack to 300 MiB, and 256 MiB are possible"):
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")

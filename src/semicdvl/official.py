@@ -25,6 +25,8 @@ from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.heads import read_heads
 from semicdvl.public_codes import PUBLIC_CODES, WRAPPERS, PublicCode, to_unimatch_v2_giant_name
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
+from semicdvl.reading.folder_kinds import describe_folder
+from semicdvl.reading.json_files import shorten
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import check_torch_archive
 from semicdvl.version import __version__
@@ -32,7 +34,7 @@ from semicdvl.version import __version__
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile add to every name."""
 
-FINITE_TYPES = (
+PLAIN_TYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.uint8
 )  # fmt: skip
 """Types of tensors that weights have."""
@@ -90,7 +92,8 @@ def import_public_checkpoint(
         raise CheckpointError(f"{checkpoint}: holds nothing under '{weights}'. Leave --weights out.")
     theirs = extract_tensors(content, source=checkpoint, wrappers=wrappers)
     part = code.infer_model(theirs)
-    network = build_network(part)
+    with torch.device("meta"):  # a small file may name a giant: its shapes are compared before memory is taken
+        network = build_network(part)
     renamed = rename_public_tensors(theirs, network, source=checkpoint, code=code)
     with write_folder_atomically(run) as folder:
         save_weights(folder / "model.safetensors", renamed)
@@ -105,6 +108,8 @@ def read_tensors_safely(path: Path) -> Any:
         InputError: missing, broken, or with other objects in it, the first of which is named.
     """
     require_file_or_folder(path, remedy=_REMEDY)
+    if path.is_dir():
+        raise InputError(path, f"is {describe_folder(path)}, not a checkpoint of a public code", _REMEDY)
     if not path.is_file():
         raise InputError(path, "does not exist", _REMEDY)
     check_torch_archive(path, remedy=_REMEDY)
@@ -186,20 +191,25 @@ def _find_faults(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     common = [name for name in expected if name in theirs]
     faults = {
         "missing": [name for name in expected if name not in theirs],
-        "unexpected": [name for name in theirs if name not in expected],
+        "unexpected": [shorten(name) for name in theirs if name not in expected],
         "of another shape": [
             f"{name} is {_format_shape(theirs[name])} where {_format_shape(expected[name])} is expected"
             for name in common
             if theirs[name].shape != expected[name].shape
         ],
-        "with values that are not finite": [name for name in common if not _all_finite(theirs[name])],
+        "of a type or layout that weights do not have": [name for name in common if not _is_plain(theirs[name])],
+        "with values that are not finite": [
+            name
+            for name in common
+            if _is_plain(theirs[name]) and not theirs[name].to(expected[name].dtype).isfinite().all()
+        ],
     }
     return {what: names for what, names in faults.items() if names}
 
 
-def _all_finite(tensor: Tensor) -> bool:
-    """Tell whether all values are finite; a run that diverged saves its weights like any other."""
-    return tensor.dtype in FINITE_TYPES and bool(tensor.isfinite().all())
+def _is_plain(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds numbers one by one: none is sparse, without storage, complex or of 8 bits."""
+    return tensor.layout == torch.strided and not tensor.is_meta and tensor.dtype in PLAIN_TYPES
 
 
 def _format_shape(tensor: Tensor) -> str:

@@ -20,6 +20,8 @@ ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 """Types of tensors that weights have -> bytes of a number."""
+MAX_UNPACKED_BYTES = 256 * MIB
+"""A file of `torch.save` is not packed and holds its own size; one that somebody packed unpacks to this at most."""
 MAX_HEADER_BYTES = 100 * MIB
 """As safetensors itself has it."""
 
@@ -103,10 +105,10 @@ def check_torch_archive(path: Path, *, remedy: str) -> None:
     Raises:
         InputError: it is not. Whether it holds tensors is left to torch.
     """
-    require_regular_file(path, remedy=remedy, max_bytes=MAX_WEIGHTS_BYTES)
+    size = require_regular_file(path, remedy=remedy, max_bytes=MAX_WEIGHTS_BYTES)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                check_members(archive.infolist(), max_bytes=MAX_WEIGHTS_BYTES)
+                check_members(archive.infolist(), max_bytes=max(size, MAX_UNPACKED_BYTES))
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise InputError(path, f"cannot be read as a checkpoint ({error})", remedy) from error
