@@ -25,6 +25,7 @@ from semicdvl.config import DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.contract import drop_train_heads
 from semicdvl.raster.stored_values import Stretch
+from semicdvl.reading.folder_kinds import describe_folder
 from semicdvl.reading.json_files import describe_fault, read_json
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
@@ -179,11 +180,15 @@ def read_run(run: Path) -> dict[str, Any]:
     require_file_or_folder(path, remedy="Give a folder that `semicdvl train` wrote")
     if not path.is_file():
         raise CheckpointError(
-            f"{run}: is not a trained run (it has no run.json). Give a folder that `semicdvl train` wrote."
+            f"{run}: is {describe_folder(run)}, not a trained run (it has no run.json). Give a folder that `semicdvl "
+            "train` wrote."
         )
     content = read_json(path, remedy="Train again, or take the file from a backup")
     if not isinstance(content, dict) or content.get("format") != RUN_FORMAT:
-        raise CheckpointError(f"{path}: is not the record of a trained run. Give a folder that `semicdvl train` wrote.")
+        raise CheckpointError(
+            f"{path}: is not the record of a trained run; the folder is {describe_folder(run)}. Give a folder that "
+            "`semicdvl train` wrote."
+        )
     try:
         _RunRecord.model_validate(content)
     except ValidationError as error:

@@ -187,7 +187,9 @@ def test_a_store_of_images_that_were_changed_since(
 
 
 def test_no_store_and_a_folder_that_is_no_store(root: Path, refused: Refused) -> None:
-    assert "no pseudo-label store here" in refused(f"pseudo.store={root.as_posix()}/data", "method.name=semicd_vl")
+    assert "is a data set, not a pseudo-label store" in refused(
+        f"pseudo.store={root.as_posix()}/data", "method.name=semicd_vl"
+    )
     assert "add pseudo.store" in refused("method.name=semicd_vl")
 
 

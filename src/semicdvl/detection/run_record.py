@@ -19,7 +19,9 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, list_versions
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.detection.transitions import describe_transitions
+from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
+from semicdvl.reading.folder_kinds import FOLDER, RESULT, describe_folder
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, ReadingSettings, Reliability
 from semicdvl.worker_processes import return_freed_memory
@@ -77,7 +79,13 @@ def read_run_record(out: Path) -> StoredRecord:
     Raises:
         InputError: it is missing, not the record of a detection, or was changed to something that is none.
     """
-    return read_model(out / "run.json", StoredRecord, remedy=REMEDY)
+    try:
+        return read_model(out / "run.json", StoredRecord, remedy=REMEDY)
+    except InputError as error:
+        kind = describe_folder(out)
+        if not out.is_dir() or kind == RESULT or (kind == FOLDER and (out / "run.json").exists()):
+            raise
+        raise InputError(out, f"is {kind}, not {RESULT}", REMEDY) from error
 
 
 @dataclass(frozen=True)

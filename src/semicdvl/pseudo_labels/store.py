@@ -35,6 +35,7 @@ from semicdvl.pseudo_labels.locks import lock_key
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
 from semicdvl.pseudo_labels.store_spec import StoredRecord, StoredSpec, StoreSpec
 from semicdvl.reading.array_files import read_npz
+from semicdvl.reading.folder_kinds import FOLDER, describe_folder
 from semicdvl.reading.json_files import describe_fault, read_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import IGNORE, PairFiles, Segments, VLMLabels
@@ -281,9 +282,9 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     path = root / "manifest.json"
     require_file_or_folder(path, remedy="Give the folder that `semicdvl pseudo` wrote")
     if not path.exists():
-        raise StoreError(
-            f"{root}: no pseudo-label store here (no manifest.json). Make one with `semicdvl pseudo DATA -o {root}`."
-        )
+        kind = describe_folder(root)
+        problem = "no pseudo-label store here" if kind == FOLDER else f"is {kind}, not a pseudo-label store"
+        raise StoreError(f"{root}: {problem} (no manifest.json). Make one with `semicdvl pseudo DATA -o STORE`.")
     manifest = read_json(path, remedy="Make the store anew with `semicdvl pseudo`")
     if not isinstance(manifest, dict) or manifest.get("format") != "semicdvl-pseudo-store":
         raise StoreError(

@@ -22,6 +22,7 @@ from semicdvl.raster.file_access import open_raster
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, ignore_warnings
 from semicdvl.raster.io.orientation import open_as_shown
 from semicdvl.raster.io.views.tagged_view import spread_levels
+from semicdvl.reading.folder_kinds import describe_folder
 from semicdvl.reading.limits import MAX_PICTURE_PX
 from semicdvl.reading.regular_files import require_file_or_folder
 
@@ -129,6 +130,8 @@ def cut_window(path: Path, array: NDArray[_T], window_px: WindowPx | None) -> ND
 def _require_file(path: Path) -> None:
     """Raise if there is no such file, or what is there is none."""
     require_file_or_folder(path, remedy="Check the path or remove the pair from the list")
+    if path.is_dir():
+        raise InputError(path, f"is {describe_folder(path)}, not an image", "Give a GeoTIFF, PNG or JPEG file")
     if not path.is_file():
         raise InputError(path, "does not exist", "Check the path or remove the pair from the list")
 

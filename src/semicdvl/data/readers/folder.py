@@ -20,6 +20,7 @@ from semicdvl.data.images.files import IMAGE_SUFFIXES
 from semicdvl.data.labels.classes import LEGEND_FILE, read_legend
 from semicdvl.data.name_lists import read_subset_lists
 from semicdvl.errors import DataError, InputError
+from semicdvl.reading.folder_kinds import describe_folder
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.types import ClassFiles, PairFiles
 
@@ -98,7 +99,8 @@ def list_pairs(root: Path, *, above: Path | None = None) -> tuple[PairFiles, ...
     dates = find_date_folders(root)
     if dates is None:
         known = ", ".join("/".join(names) for names in DATE_FOLDERS)
-        raise InputError(root, f"has no pair of date folders ({known})", "Put the first dates in A, the second in B")
+        problem = f"is {describe_folder(root)}, not a data set: it has no pair of date folders ({known})"
+        raise InputError(root, problem, "Put the first dates in A, the second in B")
     before, after = _list_images(dates[0]), _list_images(dates[1])
     if unpaired := sorted(before.keys() ^ after.keys()):
         number = f"{len(unpaired)} images are" if len(unpaired) > 1 else "1 image is"

@@ -18,6 +18,7 @@ import rasterio
 
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import ACCESS_SETTINGS, LOCAL_SETTINGS
+from semicdvl.reading.folder_kinds import DATA_SET, FOLDER, describe_folder
 from semicdvl.reading.regular_files import find_path_fault, require_file_or_folder
 
 ImageInput = str | Path | Sequence[str | Path]
@@ -175,6 +176,9 @@ def _list_folder(folder: Path) -> list[str]:
     rasters = [
         path for path in folder.iterdir() if path.suffix.lower() in RASTER_SUFFIXES and not path.name.startswith(".")
     ]
+    kind = describe_folder(folder)
+    if kind not in (FOLDER, DATA_SET) or (kind == DATA_SET and not rasters):
+        raise InputError(folder, f"This is {kind}, not an image", "Give an image file, or a folder of the tiles of one")
     if not rasters:
         suffixes = ", ".join(RASTER_SUFFIXES)
         problem = f"The folder contains no raster ({suffixes})"

@@ -27,6 +27,7 @@ from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
+from semicdvl.reading.folder_kinds import describe_folder
 from semicdvl.reading.json_files import shorten
 from semicdvl.reading.regular_files import require_file_or_folder, require_plain_companions
 
@@ -182,6 +183,9 @@ def find_vector_kind(path: Path) -> str:
     """
     if (path / GEODATABASE_TABLE).is_file():
         return "file geodatabase"
+    if path.is_dir():
+        remedy = "Give a GeoPackage, GeoJSON, Shapefile or another vector file"
+        raise InputError(path, f"is {describe_folder(path)}, not a layer", remedy)
     try:
         with path.open("rb") as handle:
             head = handle.read(HEAD_BYTES)
