@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from semicdvl.data.pairs import read_pair
 from semicdvl.data.split_file import read_split
 from semicdvl.detection.detectors.calibrated import CalibratedVLMDetector
 from semicdvl.detection.detectors.unsupervised import build_unsupervised_detector
-from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
+from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_vlm_detector
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.types import ChangeMap, Detector, PairFiles
@@ -196,6 +197,24 @@ def test_options_of_the_engine_reach_it() -> None:
     detector = build_detector(DetectorEntry.model_validate(text))
     assert isinstance(detector, CalibratedVLMDetector) and "fake" in detector.name
     assert (detector.settings.shift_px, detector.settings.gamma, detector.settings.level) == (2, 0.6, "instance")
+
+
+@pytest.mark.parametrize(
+    ("ceg", "level"),
+    [
+        (None, "residual"),
+        ({"calibrate": True}, "instance"),
+        ({"delta": 0.1}, "instance"),
+        ({"level": "pixel"}, "pixel"),
+    ],
+)
+def test_a_vlm_is_compared_as_detect_does_unless_the_suite_says_otherwise(ceg: Any, level: str) -> None:
+    text = {"name": "zero labels", "vlm": "semicdvl.vlms.models.fake:build_fake", "ceg": ceg}
+    entry = DetectorEntry.model_validate(text)
+    for again in (entry, DetectorEntry.model_validate(entry.model_dump(mode="json"))):  # as a job's file holds it
+        detector = build_detector(again)
+        assert isinstance(detector, VLMDetector | CalibratedVLMDetector) and detector.settings.level == level
+        assert (detector.features is not None) == (level == "residual")
 
 
 # ------------------------------------------------------------------------------------------------ beside methods

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from semicdvl.ceg.config import CEGLevel, CEGSettings
+from semicdvl.ceg.config import CEGLevel, CEGSettings, choose_detection_level
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import (
     ConfigSection,
@@ -151,7 +151,7 @@ class ModelEntry(ConfigSection):
 class ZeroLabelConfig(ConfigSection):
     """Change event generation of a detector: options and defaults of `semicdvl detect` without labels."""
 
-    level: CEGLevel = "instance"
+    level: CEGLevel | None = Field(None, description="None: the one that the given settings belong to, as in `detect`")
     gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
     delta: float = Field(0.0, ge=0, le=1)
     shift_px: int = Field(0, ge=0)
@@ -162,11 +162,16 @@ class ZeroLabelConfig(ConfigSection):
     calibrate: bool = False
     prompts: str = Field("buildings", description="see `semicdvl list prompts`")
 
+    def choose_level(self) -> CEGLevel:
+        """Return the level, given or chosen."""
+        given = [name for name, one in type(self).model_fields.items() if getattr(self, name) != one.default]
+        return self.level or choose_detection_level(given, calibrate=self.calibrate)
+
     def make_settings(self, vlm: VLM) -> CEGSettings:
         """Return the settings of change event generation with this VLM."""
         gamma = vlm.gamma if self.gamma is None else self.gamma
-        own = self.model_dump(exclude={"gamma", "features", "calibrate", "prompts"})
-        return CEGSettings(gamma=gamma, gamma_segmentation=gamma, **own)
+        own = self.model_dump(exclude={"level", "gamma", "features", "calibrate", "prompts"})
+        return CEGSettings(level=self.choose_level(), gamma=gamma, gamma_segmentation=gamma, **own)
 
 
 class DetectorEntry(ConfigSection):
@@ -183,6 +188,11 @@ class DetectorEntry(ConfigSection):
         "which suits patches, or each `pair` by itself, as `semicdvl detect` does; a VLM has none of these",
     )
     gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: as known of the data set")
+
+    @property
+    def zero_label(self) -> ZeroLabelConfig | None:
+        """Change event generation of a VLM, the default where none is given; None for a method."""
+        return None if self.vlm is None else self.ceg or ZeroLabelConfig()
 
 
 class Suite(ConfigSection):

@@ -72,7 +72,9 @@ class DetectorJob(JobFiles):
         """Return all that determines the outcome."""
         detector = self.detector.model_dump(mode="json")
         values = None if self.label_values is None else {str(key): value for key, value in self.label_values.items()}
-        return {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
+        described = {"detector": detector, "split": str(self.split), "gsd_m": self.gsd_m, "label_values": values}
+        ceg = self.detector.zero_label
+        return described if ceg is None else described | {"level": ceg.choose_level()}
 
     def write(self) -> Path:
         """Write the file that `benchmarking.worker` starts from, and return it."""

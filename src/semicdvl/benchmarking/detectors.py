@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from semicdvl.benchmarking.config import DetectorEntry, ZeroLabelConfig
+from semicdvl.benchmarking.config import DetectorEntry
 from semicdvl.benchmarking.pair_mosaic import MosaicStrips, PairMosaic
 from semicdvl.config import parse_section
 from semicdvl.data.images.cache import ImageCache
@@ -95,7 +95,8 @@ def build_detector(entry: DetectorEntry) -> Detector:
     from semicdvl.vlms import VLMS
 
     vlm = build_part("VLM", str(entry.vlm), VLMS, entry.options)
-    ceg = entry.ceg or ZeroLabelConfig()
+    ceg = entry.zero_label
+    assert ceg is not None, "an entry has a method or a vlm"
     features = None if ceg.features is None else build_feature_extractor(ceg.features)
     detector = build_default_detector(
         vlm, prompts=PROMPT_SETS[ceg.prompts], settings=ceg.make_settings(vlm), features=features
