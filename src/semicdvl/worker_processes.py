@@ -7,7 +7,6 @@ import ctypes
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ KEPT_BYTES = 2**30
 at 1152 px takes and frees more than 256 MiB at a time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of `mallopt` in `malloc.h` of glibc."""
-_returned_s = -float("inf")
-"""When this process last returned freed memory."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +132,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def return_freed_memory(*, every_s: float = 0) -> None:
+def return_freed_memory() -> None:
     """Give the free memory that `keep_freed_memory` keeps back to the system, where a stage ends that needed much.
 
     The next stage takes other blocks, for which the pieces of the former one are often too small, so that both would
-    add up. Within a long stage the same happens slowly: blocks that live longer (images that GDAL keeps, maps that wait
-    to be written) come to lie between those of a network, and the process grows with the number of tiles. Without
-    effect where the C library is not glibc.
-
-    Args:
-        every_s: do nothing if it was done less than so many seconds ago, as the next tile takes all its pages anew.
+    add up. Without effect where the C library is not glibc.
     """
-    global _returned_s
-    if time.monotonic() - _returned_s < every_s:
-        return
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
-    _returned_s = time.monotonic()

@@ -18,12 +18,9 @@ from semicdvl.errors import InputError
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.tiling import BlendedTile, blend_tile_row, pad_tile
 from semicdvl.types import Detector, PairTile, TilePrediction
-from semicdvl.worker_processes import return_freed_memory
 
 QUEUE_DEPTH = 2
 """Tiles that are read ahead, and that may wait to be written."""
-RETURN_EVERY_S = 30
-"""Seconds between two times when freed memory is returned: a network then spends a hundredth of its time on it."""
 
 
 class PairTileReader:
@@ -130,7 +127,6 @@ def run_tiles(
         ):
             task = progress.add_task("detecting", total=count, completed=finished)
             for prediction in compute(jobs):
-                return_freed_memory(every_s=RETURN_EVERY_S)
                 write(prediction)
                 progress.advance(task)
     if not store.count_valid_px():
