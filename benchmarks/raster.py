@@ -136,15 +136,15 @@ def build_detector(kind: str) -> Detector:
 
 
 def network_detector() -> NetworkDetector:
-    """Return a small network with random weights."""
+    """Return a small network with random weights, prepared as `semicdvl detect --model` prepares one."""
     import torch
 
+    from semicdvl.detection.detectors.inference import prepare_for_inference
     from semicdvl.models.siam_light import build_siam_light
 
     torch.manual_seed(0)
-    return NetworkDetector(
-        build_siam_light(backbone="efficientnet_lite0", train_heads=False).eval(), name="small network"
-    )
+    network = build_siam_light(backbone="efficientnet_lite0", train_heads=False).eval()
+    return NetworkDetector(prepare_for_inference(network), name="small network")
 
 
 # ------------------------------------------------------------------------------------------------ images

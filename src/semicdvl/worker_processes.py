@@ -13,9 +13,10 @@ from pathlib import Path
 
 WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
 """Environment variable that says whether waiting threads spin ("ACTIVE") or sleep ("PASSIVE")."""
+REUSED_BYTES = 50 * 2**20
+"""Blocks up to this size are reused; larger ones go back to the system one by one, so that they leave no holes."""
 KEPT_BYTES = 2**30
-"""Blocks up to this size are reused, and this much free memory is kept, before it is returned to the system. A network
-at 1152 px takes and frees more than 256 MiB at a time."""
+"""So much free memory is kept: a network at 1152 px takes and frees more than 256 MiB at a time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of `mallopt` in `malloc.h` of glibc."""
 
@@ -121,14 +122,15 @@ def end_with_parent(pipe: int | None = None) -> None:
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks; without effect where it is not glibc.
 
-    By default it returns every block above 32 MiB to the system and gets the next one as empty pages, each of which
-    costs a page fault: a third to a half of the time of a network at 1088 px (`docs/performance.md`).
+    By default it returns every block above 32 MiB to the system, and memory at the end of its heap above twice that,
+    and gets the next one as empty pages, each of which costs a page fault: a third to a half of the time of a network
+    at 1088 px (`docs/performance.md`).
     """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, REUSED_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
