@@ -55,6 +55,8 @@ def build_scene(root: Path) -> Path:
     recipe = (OLD / "teacher.toml").read_text()
     (root / "teacher.toml").write_text(recipe)
     (root / "recipe.toml").write_text(recipe.replace("steps = 40", "steps = 1"))
+    guided = (OLD / "guided.toml").read_text()
+    (root / "guided.toml").write_text(guided.replace("steps = 12\neval_every = 6", "steps = 1\neval_every = 1"))
     for path in root.rglob("*.json"):
         if path.parent.name != "labels":
             path.write_text(path.read_text().replace("/old/place", str(root)))
@@ -240,6 +242,7 @@ _ANSWER = sorted(path.relative_to(OLD) for path in (OLD / "store" / "answers").g
 _LABEL = sorted(path.relative_to(OLD) for path in (OLD / "store" / "labels").glob("*/*.json"))[0].as_posix()
 _PICTURE = _LABEL.replace(".json", ".png")
 _STATE = "interrupted/state/00000020"
+_LEARN = "train guided.toml -o guided"
 _DETECT = "detect before.tif after.tif -o out --device cpu"
 
 TARGETS: tuple[Target, ...] = (
@@ -268,12 +271,12 @@ TARGETS: tuple[Target, ...] = (
         "store/manifest.json",
         "json",
         (_read_store,),
-        ("pseudo pairs -o store --vlm fake --report", "pseudo pairs -o store --vlm fake --verify"),
+        ("pseudo pairs -o store --vlm fake --report", "pseudo pairs -o store --vlm fake --verify", _LEARN),
         30,
     ),
-    Target("label record", _LABEL, "json", (_read_store,), ("pseudo pairs -o store --vlm fake --report",), 25),
+    Target("label record", _LABEL, "json", (_read_store,), ("pseudo pairs -o store --vlm fake --report", _LEARN), 25),
     Target("answer", _ANSWER, "npz", (_read_store,), ("pseudo pairs -o store --vlm fake --verify",), 20),
-    Target("label picture", _PICTURE, "bytes", (_read_store,), (), 25),
+    Target("label picture", _PICTURE, "bytes", (_read_store,), (_LEARN,), 25),
     Target(
         "answers.json",
         "answers/answers.json",
