@@ -11,6 +11,14 @@ FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors of the system that are always about writing: disk full, over quota, file too large, read-only."""
 ODD_FILE_ERRORS = frozenset({errno.ELOOP, errno.ENXIO})
 """Errors of the system about what is called as an output and is no file: a link, a named pipe, a device."""
+REMEDIES = {
+    **dict.fromkeys(ODD_FILE_ERRORS, "Delete it"),
+    errno.EEXIST: "Delete the file or the broken link that stands in the place of a folder",
+    errno.ENOTDIR: "Delete the file that stands in the place of a folder",
+    errno.EACCES: "Allow writing there",
+    errno.EPERM: "Allow writing there",
+}
+"""What helps against errors of the system that are not about space."""
 WRITER_PACKAGES = frozenset(
     {
         "_sqlite3",
@@ -32,8 +40,7 @@ def make_output_error(path: Path, error: BaseException) -> OutputError:
     given = getattr(error, "strerror", None) or str(error)
     lines = str(given).strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(error).__name__
-    is_odd = getattr(error, "errno", None) in ODD_FILE_ERRORS
-    remedy = "Delete it" if is_odd else "Free some space"
+    remedy = REMEDIES.get(getattr(error, "errno", None) or 0, "Free some space")
     return OutputError(f"{path}: cannot be written ({reason}). {remedy} or give another folder with -o.")
 
 
