@@ -66,7 +66,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OutputError, match="cannot be written.*Delete the file or the broken link that stands in"),
+        pytest.raises(OutputError, match=r"cannot be written.*Delete the file or the broken link that stands in"),
         atomic_files.write_atomically(tmp_path / "file" / "a.json"),
     ):
         pass
