@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from semicdvl.reading.folder_kinds import is_folder
 from semicdvl.reading.limits import MAX_SEED
 from semicdvl.reading.regular_files import find_file_fault, shorten_path
 from semicdvl.version import __version__
@@ -92,7 +93,9 @@ def _add_common_options(
 
 def remark_on_run(run: Path) -> None:
     """Say where a run, whose network was used, has not finished its training; an ONNX file tells nothing of it."""
+    if not is_folder(run):
+        return
     from semicdvl.training.run_record import describe_unfinished
 
-    if run.is_dir() and (remark := describe_unfinished(run)) is not None:
+    if (remark := describe_unfinished(run)) is not None:
         out.print(remark, style="yellow", soft_wrap=True)

@@ -21,7 +21,7 @@ from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.detection.transitions import describe_transitions
 from semicdvl.errors import InputError
 from semicdvl.raster.grid import Grid
-from semicdvl.reading.folder_kinds import FOLDER, RESULT, describe_folder
+from semicdvl.reading.folder_kinds import FOLDER, RESULT, describe_folder, is_folder
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, ReadingSettings, Reliability
 from semicdvl.worker_processes import return_freed_memory
@@ -83,9 +83,10 @@ def read_run_record(out: Path) -> StoredRecord:
         return read_model(out / "run.json", StoredRecord, remedy=REMEDY)
     except InputError as error:
         kind = describe_folder(out)
-        if not out.is_dir() or kind == RESULT or (kind == FOLDER and (out / "run.json").exists()):
+        if not is_folder(out) or kind == RESULT or (kind == FOLDER and (out / "run.json").exists()):
             raise
-        raise InputError(out, f"is {kind}, not {RESULT}", REMEDY) from error
+        missing = " (it has no run.json)" if kind == FOLDER else ""
+        raise InputError(out, f"is {kind}, not {RESULT}{missing}", REMEDY) from error
 
 
 @dataclass(frozen=True)

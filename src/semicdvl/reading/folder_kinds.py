@@ -28,9 +28,17 @@ CONTENTS = {
 def describe_folder(path: Path) -> str:
     """Return what a folder is: "a trained run", "a pseudo-label store", ...; "a folder" where it is none of these."""
     for (name, wanted), kind in RECORDS.items():
-        if (path / name).is_file():
-            with suppress(InputError):
-                content = read_json(path / name, remedy="")
-                if isinstance(content, dict) and content.get("format") == wanted:
-                    return kind
-    return next((kind for names, kind in CONTENTS.items() if all((path / name).exists() for name in names)), FOLDER)
+        with suppress(InputError, OSError):
+            content = read_json(path / name, remedy="")
+            if isinstance(content, dict) and content.get("format") == wanted:
+                return kind
+    with suppress(OSError):
+        return next((kind for names, kind in CONTENTS.items() if all((path / name).exists() for name in names)), FOLDER)
+    return FOLDER
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; one that the system does not take as a name is none."""
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False

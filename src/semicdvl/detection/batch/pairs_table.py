@@ -15,7 +15,7 @@ from typing import Any
 
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
-from semicdvl.reading.folder_kinds import describe_folder
+from semicdvl.reading.folder_kinds import describe_folder, is_folder
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file
@@ -85,7 +85,7 @@ def read_pairs(path: Path) -> PairsTable:
     if suffix not in TEXT_SUFFIXES + PARQUET_SUFFIXES:
         raise InputError(
             path,
-            f"is {describe_folder(path)}, not a table of pairs" if path.is_dir() else "is not a table of pairs",
+            f"is {describe_folder(path)}, not a table of pairs" if is_folder(path) else "is not a table of pairs",
             f"Give a file with one of the suffixes {', '.join(TEXT_SUFFIXES + PARQUET_SUFFIXES)}",
         )
     if not path.is_file():
