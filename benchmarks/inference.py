@@ -50,8 +50,9 @@ def torch_way(network: object) -> Way:
 
 def onnx_way(network: object, folder: Path) -> Way:
     """Run a network through ONNX Runtime."""
-    from semicdvl.detection.detectors.onnx import INPUT_NAMES, open_session
-    from semicdvl.detection.detectors.onnx_export import export_network
+    from semicdvl.detection.detectors.onnx.detector import INPUT_NAMES
+    from semicdvl.detection.detectors.onnx.export import export_network
+    from semicdvl.detection.detectors.onnx.session import open_session
 
     done = export_network(network, folder / "network.onnx")  # type: ignore[arg-type]
     session = open_session(done.path, device="cpu")

@@ -10,6 +10,7 @@ What is timed is the work on the pairs: reading, the VLM, change event generatio
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -28,13 +29,14 @@ def label_pairs(data: Path, *, most: int, gsd_m: float, options: dict[str, str])
     import numpy as np
 
     import semicdvl as cd
-    from semicdvl import worker_processes
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import PROMPT_SETS
     from semicdvl.data.readers import folder
     from semicdvl.pseudo_labels.generate import generate_labels
 
-    getattr(worker_processes, "keep_freed_memory", lambda: None)()  # as the command line does, if this version does
+    places = ("semicdvl.process_memory", "semicdvl.worker_processes")  # today's, and that of earlier versions
+    memory = importlib.import_module(next(place for place in places if importlib.util.find_spec(place)))
+    getattr(memory, "keep_freed_memory", lambda: None)()  # as the command line does, if this version does
     vlm, prompts = cd.create_vlm("aerial", **options), PROMPT_SETS["buildings"]
     settings = CEGSettings(gamma=vlm.gamma, gamma_segmentation=vlm.gamma)
     vlm.segment(np.zeros((256, 256, 3), np.uint8), prompts.words)  # the first call loads code

@@ -45,9 +45,9 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.network import NetworkDetector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.run_record import measure_peak_memory_mib
+from semicdvl.process_memory import keep_freed_memory, return_freed_memory
 from semicdvl.raster.tiling import plan_tiles
 from semicdvl.types import IGNORE, ChangeMap, Detector, PairTiles, ScoreStrips, TilePrediction
-from semicdvl.worker_processes import keep_freed_memory, return_freed_memory
 
 ROWS = 512
 KINDS = ("null", "difference", "cva", "network", "aerial")

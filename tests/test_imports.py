@@ -27,7 +27,7 @@ FLOORS = [
     {"losses"},
     {"config", "raster"},
     {"registry"},
-    {"types", "metrics", "atomic_files", "text_files", "worker_processes"},
+    {"types", "metrics", "atomic_files", "text_files", "worker_processes", "process_memory"},
     {"outputs"},
     {"reading"},
     {"errors", "version"},

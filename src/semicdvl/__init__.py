@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from semicdvl.detection.batch.outcomes import BatchResult
     from semicdvl.detection.changes import ChangeSummary
     from semicdvl.detection.config import DetectionConfig
-    from semicdvl.detection.detectors.onnx_export import OnnxExport
+    from semicdvl.detection.detectors.onnx.export import OnnxExport
     from semicdvl.detection.inputs import ArrayImage
     from semicdvl.detection.pair_check.results import PairCheck
     from semicdvl.detection.results import DetectionResult
@@ -238,7 +238,7 @@ _EXPORTS = {
     "semicdvl.detection.batch.outcomes": ("BatchResult",),
     "semicdvl.detection.changes": ("ChangeSummary",),
     "semicdvl.detection.config": ("DetectionConfig",),
-    "semicdvl.detection.detectors.onnx_export": ("OnnxExport",),
+    "semicdvl.detection.detectors.onnx.export": ("OnnxExport",),
     "semicdvl.detection.inputs": ("ArrayImage",),
     "semicdvl.detection.pair_check.results": ("PairCheck",),
     "semicdvl.detection.results": ("DetectionResult",),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
-from semicdvl.worker_processes import keep_freed_memory
+from semicdvl.process_memory import keep_freed_memory
 
 INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 import threading
@@ -13,12 +12,6 @@ from pathlib import Path
 
 WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
 """Environment variable that says whether waiting threads spin ("ACTIVE") or sleep ("PASSIVE")."""
-REUSED_BYTES = 50 * 2**20
-"""Blocks up to this size are reused; larger ones go back to the system one by one, so that they leave no holes."""
-KEPT_BYTES = 2**30
-"""So much free memory is kept: a network at 1152 px takes and frees more than 256 MiB at a time."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Numbers of `mallopt` in `malloc.h` of glibc."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +110,3 @@ def end_with_parent(pipe: int | None = None) -> None:
         os._exit(PARENT_ENDED)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
-
-
-def keep_freed_memory() -> None:
-    """Let the C library reuse large blocks; without effect where it is not glibc.
-
-    By default it returns every block above 32 MiB to the system, and memory at the end of its heap above twice that,
-    and gets the next one as empty pages, each of which costs a page fault: a third to a half of the time of a network
-    at 1088 px (`docs/performance.md`).
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, REUSED_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def return_freed_memory() -> None:
-    """Give the free memory that `keep_freed_memory` keeps back to the system, where a stage ends that needed much.
-
-    The next stage takes other blocks, for which the pieces of the former one are often too small, so that both would
-    add up. Without effect where the C library is not glibc.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)

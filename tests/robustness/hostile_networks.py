@@ -71,6 +71,39 @@ def put_loop(model: onnx.ModelProto) -> None:
     model.graph.node[-1].input[:] = ["", "endless", "before_last"]
 
 
+def put_giant(model: onnx.ModelProto, count: int = 1_500_000_000) -> None:
+    """Add the sum of a tensor that only exists while the network runs: 6 GB of one number in 300 bytes of file."""
+    make = onnx.helper
+    put_last(model, "Add")
+    model.graph.initializer.append(make.make_tensor("count", onnx.TensorProto.INT64, [1], [count]))
+    giant = [
+        make.make_node("ConstantOfShape", ["count"], ["giant"]),
+        make.make_node("ReduceSum", ["giant"], ["sum"], keepdims=0),
+    ]
+    last = model.graph.node.pop()
+    last.input.append("sum")
+    model.graph.node.extend([*giant, last])
+
+
+def put_many_tensors(model: onnx.ModelProto, count: int = 100_000) -> None:
+    """Add numbers that nobody uses, for which ONNX Runtime takes half a minute."""
+    for at in range(count):
+        model.graph.initializer.append(onnx.helper.make_tensor(f"unused_{at}", onnx.TensorProto.FLOAT, [1], [1.0]))
+
+
+def put_functions(model: onnx.ModelProto, count: int = 40) -> None:
+    """Let functions call each other twice, and the last one the network: 2^40 nodes once they are written out."""
+    opset = onnx.helper.make_opsetid("", 18)
+    own = onnx.helper.make_opsetid("own", 1)
+    for at in range(count):
+        domain, name = ("own", f"twice_{at - 1}") if at else ("", "Identity")
+        calls = [onnx.helper.make_node(name, [one], [other], domain=domain) for one, other in (("x", "y"), ("y", "z"))]
+        model.functions.append(onnx.helper.make_function("own", f"twice_{at}", ["x"], ["z"], calls, [opset, own]))
+    model.opset_import.append(own)
+    put_last(model, f"twice_{count - 1}")
+    model.graph.node[-1].domain = "own"
+
+
 def list_edits(notes: int) -> Iterator[tuple[str, Edit]]:
     """Yield what is done, and what does it."""
     for place in PLACES:
@@ -87,6 +120,9 @@ def list_edits(notes: int) -> Iterator[tuple[str, Edit]]:
         yield f"no {field}", lambda model, field=field: model.graph.ClearField(field)
     yield "three inputs", lambda model: model.graph.input.add(name="x")
     yield "a loop without an end", put_loop
+    yield "a tensor of 6 GB", put_giant
+    yield "100,000 tensors", put_many_tensors
+    yield "functions of functions", put_functions
     yield "a map of half the size", partial(put_last, operation="MaxPool", kernel_shape=[2, 2], strides=[2, 2])
     for number in (onnx.TensorProto.BOOL, onnx.TensorProto.STRING, onnx.TensorProto.INT64):
         yield f"a map of type {number}", partial(put_last_of_type, number=number)

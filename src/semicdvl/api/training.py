@@ -13,7 +13,7 @@ from semicdvl.errors import ConfigError
 if TYPE_CHECKING:
     from semicdvl.ceg.config import CEGSettings
     from semicdvl.ceg.prompts import Prompts
-    from semicdvl.detection.detectors.onnx_export import OnnxExport
+    from semicdvl.detection.detectors.onnx.export import OnnxExport
     from semicdvl.official import ImportedCheckpoint
     from semicdvl.training.run_record import TrainedRun
     from semicdvl.training.self_training.config import AdaptConfig
@@ -158,7 +158,7 @@ def export(
         >>> exported = cd.export(run, "model.onnx")                                     # doctest: +SKIP
         >>> cd.detect(before, after, model=exported.path)                               # doctest: +SKIP
     """
-    from semicdvl.detection.detectors.onnx_export import export_onnx
+    from semicdvl.detection.detectors.onnx.export import export_onnx
 
     path = Path(run) / f"model.{to}" if output is None else Path(output)
     return export_onnx(Path(run), path, threshold=threshold, heads=heads, trust=trust)

@@ -35,13 +35,13 @@ from semicdvl.detection.tiles.memory_store import MemoryScoreStore
 from semicdvl.detection.tiles.score_store import ScoreStore
 from semicdvl.detection.tiles.tile_runner import PairTileReader, TileExecutor, run_tiles
 from semicdvl.detection.tiles.tile_store import TileStore, WriterT
+from semicdvl.process_memory import return_freed_memory
 from semicdvl.raster.io.inputs import ImageInput
 from semicdvl.raster.io.pair_reader import PairWindow, RasterPair
 from semicdvl.raster.tiling import Tiling, plan_tiles
 from semicdvl.raster.vector.simplify import SimplifySettings
 from semicdvl.reading.regular_files import FileStamps
 from semicdvl.types import Detector
-from semicdvl.worker_processes import return_freed_memory
 
 CHECKING = "checking how the images fit"
 

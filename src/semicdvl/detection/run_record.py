@@ -20,11 +20,11 @@ from semicdvl.detection.fingerprint import RunFingerprint, describe_detector, li
 from semicdvl.detection.output_folder import DETECTION_FORMAT
 from semicdvl.detection.transitions import describe_transitions
 from semicdvl.errors import InputError
+from semicdvl.process_memory import return_freed_memory
 from semicdvl.raster.grid import Grid
 from semicdvl.reading.folder_kinds import FOLDER, RESULT, describe_folder, is_folder
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, ReadingSettings, Reliability
-from semicdvl.worker_processes import return_freed_memory
 
 REMEDY = "Give a folder that `semicdvl detect` wrote, or run it again"
 

@@ -42,6 +42,16 @@ MAX_TENSORS = 200_000
 """Tensors of a file."""
 MAX_TENSOR_AXES = 32
 
+MAX_GRAPH_PARTS = 20_000
+"""Nodes, tensors and values in the graph of an ONNX file: of the networks that can be exported, ChangeFormer has most,
+5,500. ONNX Runtime takes half a minute to open 100,000."""
+MAX_GRAPH_NESTING = 8
+"""Graphs within the nodes of graphs of an ONNX file."""
+MIN_NETWORK_BYTES = 2 * GIB
+"""Memory that an ONNX network may take for any tile, and besides its file while it is opened."""
+MAX_NETWORK_BYTES_PER_PX = 48 * KIB
+"""Further memory per pixel of a tile: STANet takes 45 KiB at 512 px, ChangeFormer 6."""
+
 MAX_NETWORK_PARAMETERS = 4_000_000_000
 """Numbers of a network that a recipe or a stored run describes (16 GB in float32)."""
 MAX_NETWORK_OPTION = 16_384

@@ -13,7 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.robustness.hostile_networks import put_last, put_last_of_type, put_loop
+from tests.robustness.hostile_networks import (
+    put_functions,
+    put_giant,
+    put_last,
+    put_last_of_type,
+    put_loop,
+    put_many_tensors,
+)
 from tests.support.command import command
 from tests.support.synthetic_rasters import at, tif
 from torch import Tensor, nn
@@ -21,9 +28,10 @@ from torch import Tensor, nn
 import semicdvl as cd
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import RUN_FORMAT, save_weights
-from semicdvl.detection.detectors import onnx_export
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.detection.detectors.onnx import METADATA_KEY, OnnxDetector, build_onnx_detector
+from semicdvl.detection.detectors.onnx import export as onnx_export
+from semicdvl.detection.detectors.onnx.detector import OnnxDetector, build_onnx_detector
+from semicdvl.detection.detectors.onnx.metadata import METADATA_KEY
 from semicdvl.detection.raster_writer import SCORE_FILE_STEPS
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.siam_light import build_siam_light
@@ -218,6 +226,9 @@ def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:
     ("edit", "problem"),
     [
         (put_loop, "its network holds a loop (Loop), which may never end"),
+        (put_giant, "its network needs more memory for a tile of 90 x 121 px than there is, or than networks need"),
+        (put_many_tensors, "its network has more than 20,000 parts"),
+        (put_functions, "its network has functions of its own"),
         (partial(put_last, operation="MaxPool", kernel_shape=[2, 2], strides=[2, 2]), "gives no logits of a change"),
         (partial(put_last_of_type, number=onnx.TensorProto.BOOL), "gives no logits of a change"),
         (partial(put_last_of_type, number=onnx.TensorProto.STRING), "gives no logits of a change"),

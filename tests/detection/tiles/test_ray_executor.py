@@ -99,7 +99,7 @@ def pair(folder: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def onnx_file(folder: Path) -> Path:
     pytest.importorskip("onnxruntime", reason="semicdvl[onnx] is not installed")
-    from semicdvl.detection.detectors.onnx_export import export_onnx
+    from semicdvl.detection.detectors.onnx.export import export_onnx
 
     torch.manual_seed(0)
     network = siam_light(**MODEL)

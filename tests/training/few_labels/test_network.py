@@ -25,7 +25,7 @@ from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.inference import prepare_for_inference
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.detection.detectors.onnx_export import export_network
+from semicdvl.detection.detectors.onnx.export import export_network
 from semicdvl.detection.detectors.vlm_ceg import build_default_detector
 from semicdvl.detection.pipeline import detect_in_memory
 from semicdvl.errors import CheckpointError, ConfigError

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads, read_date_classes
-from semicdvl.detection.detectors.onnx import build_onnx_detector
+from semicdvl.detection.detectors.onnx.detector import build_onnx_detector
 from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
 from semicdvl.errors import ConfigError
 from semicdvl.models.common.contract import set_ground_sampling

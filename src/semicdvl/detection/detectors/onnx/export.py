@@ -35,14 +35,9 @@ from semicdvl.detection.detectors.inference import (
     keep_heads,
     refuse_untraceable,
 )
-from semicdvl.detection.detectors.onnx import (
-    CLASS_OUTPUT_NAMES,
-    INPUT_NAMES,
-    METADATA_KEY,
-    METADATA_VERSION,
-    OUTPUT_NAME,
-    open_session,
-)
+from semicdvl.detection.detectors.onnx.detector import CLASS_OUTPUT_NAMES, INPUT_NAMES, OUTPUT_NAME
+from semicdvl.detection.detectors.onnx.metadata import METADATA_KEY, METADATA_VERSION
+from semicdvl.detection.detectors.onnx.session import open_session
 from semicdvl.errors import ConfigError, MissingExtraError
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.io.georeference_warnings import ignore_warnings

@@ -6,39 +6,28 @@ The file is self-contained: `semicdvl export` stores in its metadata how images 
 
 from __future__ import annotations
 
-import itertools
-import mmap
-import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semicdvl.atomic_files import hash_file
 from semicdvl.detection.detectors.date_classes import DateClasses, DecidingHeads
+from semicdvl.detection.detectors.onnx.metadata import METADATA_KEY, read_metadata
+from semicdvl.detection.detectors.onnx.session import open_session, run_session
 from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector, check_deciding_heads
-from semicdvl.errors import CheckpointError, ConfigError, MissingExtraError
+from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.raster.io.pair_stretch import format_stretch
 from semicdvl.raster.stored_values import Stretch
-from semicdvl.reading.json_files import describe_fault, parse_json, shorten
+from semicdvl.reading.onnx_graphs import check_onnx_graph
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import InputBands
-from semicdvl.types.bands import MAX_BANDS, MIN_BANDS
-from semicdvl.types.pairs import MAX_CLASSES
 
-METADATA_KEY = "semicdvl"
-"""Key of the metadata."""
-METADATA_VERSION = 1
 INPUT_NAMES, OUTPUT_NAME = ("t1_BCHW", "t2_BCHW"), "change_BKHW"
 CLASS_OUTPUT_NAMES = ("t1_BKHW", "t2_BKHW")
 """Further outputs of a file that was exported with the segmentation heads."""
-LOOP_FIELD = re.compile(rb"\x22(?:\x04|\x84\x80*\x00)(Loop|Scan)")
-"""In protobuf: the fourth field of a node, its operation, of four characters, however their number is written."""
-ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -123,11 +112,7 @@ class OnnxDetector(TrainedDetector):
             name: self._prepare_image(image_HWC) for name, image_HWC in zip(INPUT_NAMES, (t1_HWC, t2_HWC), strict=True)
         }
         wanted = [OUTPUT_NAME, *(CLASS_OUTPUT_NAMES if self.date_classes else ())]
-        try:
-            outputs = self.session.run(wanted, dates)
-        except Exception as error:  # whatever onnxruntime raises on a network that fits no image
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{self.name}: its network fails ({reason}). Export it again.") from error
+        outputs = run_session(self.session, self.name, wanted, dates)
         size = dates[INPUT_NAMES[0]].shape[2:]
         if not all(_are_logits(each, size) for each in outputs) or outputs[0].shape[1] != 2:
             raise CheckpointError(f"{self.name}: its network gives no logits of a change. Export it again.")
@@ -183,103 +168,17 @@ def build_onnx_detector(path: Path, *, device: str = "auto", deciding: DecidingH
     require_file_or_folder(path, remedy="Make it with `semicdvl export RUN --to onnx`")
     if not path.is_file():
         raise CheckpointError(f"{path}: does not exist. Make it with `semicdvl export RUN --to onnx`.")
-    _refuse_loops(path)
+    check_onnx_graph(path)
     session = open_session(path, device=device)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path}: is an ONNX file of another program. Give one that `semicdvl export` wrote.")
-    about = _read_metadata(path, text)
+    about = read_metadata(path, text)
     if not _fits(session, with_classes=about.get("date_classes") is not None):
         raise CheckpointError(f"{path}: does not map two images to the logits of a change. Export it again.")
     detector = OnnxDetector(session, str(path), about, hash_file(path), deciding)
     check_deciding_heads(deciding, detector.date_classes, path)
     return detector
-
-
-def _refuse_loops(path: Path) -> None:
-    """Refuse a file with a loop in its graph: it may never end, not even while it is opened, and cannot be interrupted.
-
-    The field of a node that names its operation is looked for in the bytes; the package `onnx` need not be installed.
-
-    Raises:
-        CheckpointError: there is one.
-    """
-    if not path.stat().st_size:
-        return
-    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        loops = [bytes(found[1]).decode() for found in itertools.islice(LOOP_FIELD.finditer(content), 1)]
-    if loops:
-        raise CheckpointError(
-            f"{path}: its network holds a loop ({loops[0]}), which may never end and which `semicdvl export` "
-            "does not write. Give a file that it wrote."
-        )
-
-
-class _StoredClasses(BaseModel):
-    """The classes of the dates in a file; the names are stored."""
-
-    names: list[str] = Field(min_length=2, max_length=MAX_CLASSES)
-    foreground: list[Annotated[int, Field(ge=0, lt=MAX_CLASSES)]] = Field(default_factory=list)
-    named: bool = True
-
-
-class _StoredStretch(BaseModel):
-    """The limits of the grey values per band; the names are stored, as in run.json."""
-
-    low: list[float] = Field(min_length=3, max_length=3)
-    high: list[float] = Field(min_length=3, max_length=3)
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError("the low limits must be below the high ones")
-        return self
-
-
-class _Metadata(BaseModel):
-    """The metadata of a file; the names are stored."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-    version: int
-    mean: list[float] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=MIN_BANDS, max_length=MAX_BANDS)
-    bands: list[Annotated[int, Field(ge=1)]] | None = None
-    threshold: float = Field(ge=0, le=1)
-    multiple_px: int = Field(ge=1, le=1024)
-    recipe: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    run: str | None = None
-    date_classes: _StoredClasses | None = None
-    stretch: _StoredStretch | None = None
-
-    @model_validator(mode="after")
-    def _require_bands(self) -> _Metadata:
-        """Refuse statistics of other bands than those that are read."""
-        numbers = tuple(self.bands or (1, 2, 3))
-        try:
-            InputBands(numbers, tuple(self.mean), tuple(self.std))
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-
-def _read_metadata(path: Path, text: str) -> dict[str, Any]:
-    """Check what `export` stored in a file and return it.
-
-    Raises:
-        CheckpointError: it is of another version, or damaged.
-    """
-    try:
-        about = parse_json(text)
-        if isinstance(about, dict) and about.get("version") != METADATA_VERSION:
-            raise CheckpointError(
-                f"{path}: is an ONNX file of version {shorten(about.get('version'))}, but this program reads version "
-                f"{METADATA_VERSION}. Export it again."
-            )
-        return _Metadata.model_validate(about).model_dump()
-    except ValueError as error:
-        reason = describe_fault(error) if isinstance(error, ValidationError) else str(error)
-        raise CheckpointError(f"{path}: its metadata are damaged ({reason}). Export it again.") from None
 
 
 def _fits(session: Any, *, with_classes: bool) -> bool:
@@ -290,30 +189,3 @@ def _fits(session: Any, *, with_classes: bool) -> bool:
     if set(takes) != set(INPUT_NAMES) or set(gives) != wanted:
         return False
     return all(len(shape) == 4 for shape in (*takes.values(), *gives.values()))
-
-
-def open_session(path: Path, *, device: str) -> Any:
-    """Open a file with ONNX Runtime, with OMP_NUM_THREADS threads if that is set.
-
-    Raises:
-        CheckpointError: it is not ONNX.
-        ConfigError: a device that onnxruntime does not support here.
-        MissingExtraError: onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("ONNX files need onnxruntime. Install semicdvl[onnx].") from error
-    has = onnxruntime.get_available_providers()
-    usable = [name for name, provider in ONNX_PROVIDERS.items() if provider in has]
-    if device != "auto" and device not in usable:
-        raise ConfigError(f"onnxruntime has no device '{device}' here. Give one of {', '.join(usable)}.")
-    chosen = list(reversed(usable)) if device == "auto" else [device]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    options.log_severity_level = 4  # silent: errors are raised
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[ONNX_PROVIDERS[name] for name in chosen])
-    except Exception as error:  # onnxruntime has a dozen of its own, and those of the machine
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: cannot be read as ONNX ({reason}). Export it again.") from error

@@ -1,0 +1,1 @@
+"""Networks in ONNX files: written from a run, opened with limits, and run without torch."""
