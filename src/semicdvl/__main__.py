@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
-from semicdvl.process_memory import keep_freed_memory
+from semicdvl.process_memory import describe_memory_error, keep_freed_memory
 
 INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -65,6 +65,12 @@ def main() -> None:
         if stop.code in STOPPED:
             console.print("Interrupted. No half-written file is left. Run the same command again to resume or restart.")
         raise
+    except Exception as error:
+        remedy = describe_memory_error(error)
+        if remedy is None:
+            raise
+        console.print(f"error: {remedy}", style="red", markup=False, highlight=False)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

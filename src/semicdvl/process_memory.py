@@ -13,6 +13,9 @@ from pathlib import Path
 KEPT_BYTES = 2**30
 """Blocks up to this size are reused, and so much free memory is kept: a network at 1152 px takes and frees more than
 256 MiB at a time."""
+GPU_SIGNS = ("CUDA out of memory", "CUDA error: out of memory", "MPS backend out of memory")
+NO_MEMORY_SIGNS = (*GPU_SIGNS, "can't allocate memory", "bad_alloc")
+"""What torch says where it gets no memory; for that of the processor it has no error of its own."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of `mallopt` in `malloc.h` of glibc."""
 _DATA_FIELD = 5
@@ -75,3 +78,17 @@ def _measure_free_bytes() -> int:
     """Return how much memory the machine can give without swapping."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 2**10
+
+
+def describe_memory_error(error: BaseException) -> str | None:
+    """Return what to do where memory did not suffice, in one line; None for an error of another kind."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if not isinstance(error, MemoryError) and not any(sign in reason for sign in NO_MEMORY_SIGNS):
+        return None
+    on_gpu = any(sign in reason for sign in GPU_SIGNS)
+    place, instead = ("the GPU", ", or --device cpu") if on_gpu else ("this machine", "")
+    return (
+        f"{place} has not enough free memory ({reason}). Ask for less: a smaller --tile, or when training smaller "
+        f"train.labelled_batch and train.unlabelled_batch (train.accumulate makes up for it){instead}. What is finished "
+        "is kept: the same command resumes it."
+    )

@@ -271,3 +271,47 @@ def test_options_that_would_do_nothing_are_refused(
     code, _, said = _run(capsys, "detect", tmp_path / "a.png", tmp_path / "b.png", "-o", out, *options)
     assert code == 2 and named in " ".join(said.split()) and "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def _fill_processor() -> None:
+    import torch
+
+    torch.empty(2**55)
+
+
+def _fill_numpy() -> None:
+    np.empty(2**55)
+
+
+def _fill_gpu() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB.\nGPU 0 has 139 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("work", "where", "reason"),
+    [
+        (_fill_processor, "this machine", "DefaultCPUAllocator: can't allocate memory"),
+        (_fill_numpy, "this machine", "Unable to allocate 256. PiB for an array"),
+        (_fill_gpu, "the GPU", "CUDA out of memory. Tried to allocate 2.25 GiB.)"),
+    ],
+)
+def test_too_little_memory_has_a_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, work, where: str, reason: str
+) -> None:
+    monkeypatch.setattr("semicdvl.cli.app", lambda standalone_mode: work())
+    code, _, said = _run(capsys, "detect")
+    assert code == 2 and said.count("\n") == 1
+    assert said.startswith(f"error: {where} has not enough free memory (") and reason in said
+    assert "a smaller --tile" in said and ("--device cpu" in said) == (where == "the GPU")
+
+
+def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(standalone_mode: bool) -> None:
+        raise RuntimeError("a mistake of this program")
+
+    monkeypatch.setattr("semicdvl.cli.app", fail)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="a mistake of this program"):
+        patch.setattr(sys, "argv", ["semicdvl", "detect"])
+        main()
