@@ -89,6 +89,6 @@ def describe_memory_error(error: BaseException) -> str | None:
     place, instead = ("the GPU", ", or --device cpu") if on_gpu else ("this machine", "")
     return (
         f"{place} has not enough free memory ({reason}). Ask for less: a smaller --tile, or when training smaller "
-        f"train.labelled_batch and train.unlabelled_batch (train.accumulate makes up for it){instead}. What is finished "
-        "is kept: the same command resumes it."
+        f"train.labelled_batch and train.unlabelled_batch (train.accumulate makes up for it){instead}. "
+        "What is finished is kept: the same command resumes it."
     )
