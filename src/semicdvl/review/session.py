@@ -190,15 +190,15 @@ class Sessions:
         if pair.failure is not None:
             raise InputError(pair.name, f"cannot be shown: {pair.failure.rstrip('.')}", "Run `semicdvl detect` again")
         if name not in self._open:
-            self._open[name] = PairSession(pair, self.config)
             self._close_unused()
+            self._open[name] = PairSession(pair, self.config)
         self._open.move_to_end(name)
         return self._open[name]
 
     def _close_unused(self) -> None:
-        """Close pairs that nobody used for the longest time."""
+        """Close pairs that nobody used for the longest time, so that there is room for one more."""
         for name in list(self._open):
-            if len(self._open) <= MAX_OPEN_PAIRS:
+            if len(self._open) < MAX_OPEN_PAIRS:
                 return
             if not self._users.get(name):
                 self._open.pop(name).close()

@@ -323,8 +323,10 @@ class ReviewStore:
         ]
 
     def store_places(self, places: Sequence[tuple[int, int, int]], meta: Mapping[str, str]) -> None:
-        """Store a sample (row, col, class on the map) in its random order."""
+        """Store a sample (row, col, class on the map) in its random order, unless another window has meanwhile."""
         with self.transaction() as database:
+            if database.execute("SELECT 1 FROM places LIMIT 1").fetchone() is not None:
+                return
             rows = [(rank, *place) for rank, place in enumerate(places)]
             database.executemany("INSERT INTO places VALUES (?, ?, ?, ?, NULL, 1, '', '')", rows)
             database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
