@@ -30,6 +30,15 @@ def test_objects_by_hand() -> None:
     assert counts + counts == TransitionObjectCounts(6, 4, 2)
 
 
+def test_a_class_that_the_prediction_does_not_know_is_wrong_as_of_pixels() -> None:
+    """Also where the true class is the first one."""
+    ones, first, unknown = np.ones((4, 5), np.uint8), np.zeros((4, 5), np.uint8), np.full((4, 5), 255, np.uint8)
+    counts = count_transition_objects(
+        ones, unknown, first, true_change_HW=ones, true_t1_HW=first, true_t2_HW=first, class_count=3
+    )
+    assert counts == TransitionObjectCounts(actual=1, found=1, right=0)
+
+
 def test_nothing_changed() -> None:
     nothing = np.zeros((5, 7), np.uint8)
     counts = count_transition_objects(

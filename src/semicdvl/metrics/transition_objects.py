@@ -72,9 +72,9 @@ def count_transition_objects(
 def _find_majority(
     numbers_HW: NDArray[np.integer[Any]], classes_HW: NDArray[np.integer[Any]], *, objects: int, classes: int
 ) -> NDArray[np.int64]:
-    """Return the most frequent class of each object, the lowest of equally frequent ones."""
+    """Return the most frequent class of each object, the lowest of equally frequent ones; -1 where none is known."""
     inside_HW = (numbers_HW > 0) & (classes_HW < classes)
     codes = (numbers_HW[inside_HW].astype(np.int64) - 1) * classes + classes_HW[inside_HW]
     counts_NK = np.bincount(codes, minlength=objects * classes).reshape(objects, classes)
-    majority_N: NDArray[np.int64] = counts_NK.argmax(axis=1)
+    majority_N: NDArray[np.int64] = np.where(counts_NK.any(axis=1), counts_NK.argmax(axis=1), -1)
     return majority_N
