@@ -89,17 +89,20 @@ def test_nothing_but_no_data_is_an_error(tifs, tmp_path):
 
 def test_a_review_is_no_obstacle_and_stays(tmp_path) -> None:
     out, work = tmp_path / "out", tmp_path / "work"
-    for folder in (out, work, out / "labels"):
+    for folder in (out, work, out / "labels", out / "reviewed-patches"):
         folder.mkdir()
     (out / "run.json").write_text('{"format": "semicdvl-detect"}')
     names = ("review.sqlite", "review.sqlite-wal", "reviewed.gpkg", "reviewed.gpkg-journal", "review.json")
     for name in names:
         (out / name).write_text(name)
-    (out / "labels" / "train.toml").write_text("x")
+    for folder in ("labels", "reviewed-patches"):
+        (out / folder / "train.toml").write_text(folder)
     check_output_folder(out, overwrite=False)
     carry_over_other_files(out, work)
     assert [(work / name).read_text() for name in names] == list(names)
-    assert (work / "labels" / "train.toml").read_text() == "x"
+    assert [(work / name / "train.toml").read_text() for name in ("labels", "reviewed-patches")] == [
+        "labels", "reviewed-patches",
+    ]  # fmt: skip
 
 
 def test_a_link_to_a_folder_stays_and_the_results_lie_where_it_leads(pngs, tmp_path):

@@ -42,7 +42,7 @@ EXTRA_OUTPUT_FILES = tuple(f"changes.{name}" for name in VECTOR_FORMATS if name 
 """The polygons in further formats, where the settings name some."""
 EVALUATION_FILES = ("evaluation.json", "evaluation.gpkg", "evaluation.qml", "suggest.gpkg", "suggest.html")
 """What `evaluate` and `suggest` add; it is replaced with the map it belongs to. A sample with answers in it stays."""
-REVIEW_FILES = ("review.sqlite", "reviewed.gpkg", "reviewed.qml", "review.json", "labels")
+REVIEW_FILES = ("review.sqlite", "reviewed.gpkg", "reviewed.qml", "review.json", "labels", "reviewed-patches")
 """What a person made of a result in the review page; another run into the same folder leaves it there."""
 
 
