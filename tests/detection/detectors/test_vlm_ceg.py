@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,22 @@ def test_strips_make_no_difference_and_the_map_is_the_label(rows):
     label_HW = make_labels(t1, t2, prompts=PROMPTS, settings=settings).change_HW
     assert (changed_HW[~valid_HW] == IGNORE).all() and (changed_HW == 1).any()
     assert (changed_HW[valid_HW] == label_HW[valid_HW]).all()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"residual_score": 0.5}, {"residual_other_score": 0.3}, {"residual_open_m": 3.0}, {"gsd_m": 0.3}]
+)
+def test_what_decides_which_ground_is_cut_into_segments_is_part_of_the_identity(changed):
+    """The score maps follow the segments around candidates: an interrupted run is not resumed with other ones."""
+    plain, other = (
+        VLMDetector(Brightness(), PROMPTS, CEGSettings(level="residual", residual_distance=0, **given))
+        for given in ({}, changed)
+    )
+    assert plain.identity.endswith(" around candidates") and plain.identity != other.identity
+    without = [
+        VLMDetector(Brightness(), PROMPTS, replace(each.settings, residual_outlines=0.0)) for each in (plain, other)
+    ]
+    assert without[0].identity == without[1].identity
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ SMOOTHING_PX = 0.5
 MIN_SEGMENT_PX = 20
 CANDIDATE_DIFFERENCE, CANDIDATE_WIDTH = 0.1, 1.5
 """What makes ground a candidate beyond the thresholds of the rule, see `find_candidate_windows`."""
+CANDIDATE_SETTINGS = ("residual_score", "residual_other_score", "residual_open_m", "gsd_m")
+"""Settings that decide, too, which ground that is."""
 BLOCK_M = 8.0
 """Side of the blocks that windows are made of; every candidate has at least this much of its surroundings."""
 

@@ -21,7 +21,7 @@ from semicdvl.ceg.instances.events import ChangeEvents
 from semicdvl.ceg.instances.merging import crop_tile_instances
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map
-from semicdvl.ceg.residual.outlines import prepare_residual_answers
+from semicdvl.ceg.residual.outlines import CANDIDATE_SETTINGS, prepare_residual_answers
 from semicdvl.ceg.residual.rule import ASSUMED_GSD_M
 from semicdvl.detection.detectors.event_maps import EventMapper
 from semicdvl.detection.detectors.vlm_range import judge_vlm_source
@@ -102,7 +102,9 @@ class VLMDetector(Detector):
         settings = self.settings
         if settings.level == "residual" and settings.residual_outlines:
             prompted += f"; outlines {settings.residual_outlines:g} of segments {settings.residual_segment_scale:g}"
-            prompted += " around candidates"
+            given = {name: getattr(settings, name) for name in CANDIDATE_SETTINGS}
+            others = [f"{name} {value:g}" for name, value in given.items() if value != getattr(CEGSettings, name)]
+            prompted += " ".join([" around candidates", *others])
         if self.features is None:
             return prompted
         return f"{prompted}; {'distance' if self._compares_distances else 'features'} {self.features.identity}"
