@@ -27,7 +27,10 @@ UTM_LATITUDES_DEG = (-80.0, 84.0)
 EARTH_RADIUS_M, MAX_RADIUS_DEVIATION = 6_375_000.0, 0.005
 """How PROJ tells ellipsoids of the earth from those of other celestial bodies, to which it knows no transformation."""
 MAX_SCALE_DISTORTION = 0.01
-"""Map units count as metres on the ground if they agree with the ellipsoid to this fraction (Web Mercator does not)."""
+"""Map units count as metres on the ground if they agree with the ellipsoid to this fraction, in x and in y.
+
+They do not in Web Mercator, nor far from the centre of an equal-area projection, which stretches one side of a pixel as
+it shrinks the other."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class Grid:
             return False
         if not self.has_position_on_earth:
             return True
-        return abs(_measure_pixel_on_ellipsoid_m(self) / self._pixel_size_on_map_m - 1) <= MAX_SCALE_DISTORTION
+        unit_m = _metres_per_crs_unit(self.crs)
+        sides = zip(measure_offset_m(self, 1.0, 1.0), (self.transform.a, self.transform.e), strict=True)
+        return all(abs(side_m / (abs(side) * unit_m) - 1) <= MAX_SCALE_DISTORTION for side_m, side in sides)
 
     @property
     def has_position_on_earth(self) -> bool:
