@@ -165,6 +165,14 @@ def test_the_user_decides(sizes: tuple[Path, Path]) -> None:
     assert find_areas(sizes, min_area_m2=16)[0] == [25.0, 16.0]
 
 
+def test_an_object_of_just_the_least_area_stays(tmp_path: Path) -> None:
+    """100 px of 0.7 m: 49 / 0.7**2 is a little more than 100 in floating point."""
+    after = paint((slice(10, 20), slice(20, 30), HOUSE, 0.9))
+    pair = tif(tmp_path / "p.tif", paint(), crs=None), tif(tmp_path / "q.tif", after, crs=None)
+    assert find_areas(pair, gsd_m=0.7, min_area_m2=49)[0] == [pytest.approx(49.0)]
+    assert find_areas(pair, gsd_m=0.7, min_area_m2=49.01)[0] == []
+
+
 def test_nothing_is_left_out_where_the_size_of_a_pixel_is_not_known(tmp_path: Path, sizes: tuple[Path, Path]) -> None:
     after = paint(*((slice(10, 10 + side), slice(col, col + side), HOUSE, 0.9) for side, col in SIDES_PX))
     pair = tif(tmp_path / "p.tif", paint(), crs=None), tif(tmp_path / "q.tif", after, crs=None)

@@ -103,7 +103,8 @@ def collect_changes(
     Raises:
         OutputError: the files cannot be written.
     """
-    collector = ObjectCollector(grid, min_area_px=min_area_m2 / gsd_m**2 if gsd_m else min_area_m2, folder=folder)
+    min_area_px = round(min_area_m2 / gsd_m**2, 6) if gsd_m else min_area_m2  # 49 m2 of 0.7 m are not above 100 px
+    collector = ObjectCollector(grid, min_area_px=min_area_px, folder=folder)
     counts = _PixelCounts()
     with write_in_background(sink.write_all, depth=1) as write:
         for change in maps:
