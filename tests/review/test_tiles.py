@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.review_scene import HEIGHT, SIDE, SQUARES, WIDTH, make_images, open_client, write_result
+from tests.support.synthetic_rasters import UTM, at
+
+from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.cog import BandDescription, create_cog
+from semicdvl.review.images import Handle, open_result_raster
+from semicdvl.review.tiles import _render_map, count_levels, find_window
 
 
 def read(client, layer: str, level: int, row: int, col: int) -> np.ndarray:
@@ -49,6 +55,28 @@ def test_the_change_map_is_drawn_where_it_changed(client) -> None:
     assert (drawn == expected).all()
     small = read(client, "change", 1, 0, 0)[..., 3]
     assert small[SQUARES[0][0] // 2, SQUARES[0][1] // 2] > 200
+
+
+def test_a_small_object_fades_in_larger_pixels_and_does_not_vanish(tmp_path) -> None:
+    """The overviews of change.tif hold what most of their pixels are, and GDAL rounds a mean of bytes."""
+    change_HW = np.zeros((1100, 900), np.uint8)
+    change_HW[:64], change_HW[100:106, 200:206], change_HW[700:708, 320:328], change_HW[1098, 899] = 255, 1, 1, 1
+    grid = Grid(UTM, at(500_000, 4_000_000), *change_HW.shape)
+    with create_cog(tmp_path / "change.tif", grid=grid, band=BandDescription("uint8", 255)) as written:
+        written.write_rows(0, change_HW)
+    handle = Handle(None, None, {"change": open_result_raster(tmp_path / "change.tif")})
+    for level in range(count_levels(grid)):
+        side = 256 * 2**level
+        tiles = [
+            _render_map(handle, "change", find_window(grid, level, row, col))
+            for row in range(-(-1100 // side)) for col in range(-(-900 // side))
+        ]  # fmt: skip
+        drawn = sum(np.array(Image.open(io.BytesIO(tile.content)))[..., 3] > 0 for tile in tiles)
+        blocks = {(row >> level, col >> level) for row, col in np.argwhere(change_HW == 1)}
+        assert drawn.sum() == len(blocks)
+    assert level == 3
+    alpha_HW = np.array(Image.open(io.BytesIO(tiles[0].content)))[..., 3]
+    assert alpha_HW[700 // 8 + 1, 320 // 8] > alpha_HW[100 // 8, 200 // 8] > alpha_HW[1098 // 8, 899 // 8] > 0
 
 
 def test_the_score_is_seen_most_where_it_is_high(client) -> None:

@@ -30,6 +30,8 @@ from semicdvl.review.images import Handle, PairImages
 TILE_PX, THUMBNAIL_PX = 256, 192
 Layer = Literal["before", "after", "change", "score"]
 CHANGE_COLOUR = (255, 84, 54)
+MAX_READ_PX = 2**24
+"""About the number of pixels of a map that are held at a time."""
 JPEG_OPTIONS = {"quality": 92, "subsampling": 0}
 """GDAL's JPEGs halve the resolution of the colours, which shows as seams between tiles that are enlarged."""
 
@@ -59,6 +61,7 @@ class TileWindow:
         row, col: of its first pixel on the result.
         height, width: in pixels of the result.
         shape_hw: in pixels of the tile's level; smaller than a tile at the edges.
+        step_px: side of a pixel of the tile's level, in pixels of the result.
     """
 
     row: int
@@ -66,6 +69,7 @@ class TileWindow:
     height: int
     width: int
     shape_hw: tuple[int, int]
+    step_px: int
 
 
 def find_window(grid: Grid, level: int, row: int, col: int) -> TileWindow:
@@ -76,13 +80,14 @@ def find_window(grid: Grid, level: int, row: int, col: int) -> TileWindow:
     """
     if not 0 <= level < count_levels(grid):
         raise NoSuchTile
-    side = TILE_PX * 2**level
+    step_px = 2**level
+    side = TILE_PX * step_px
     top, left = row * side, col * side
     if not (0 <= top < grid.height and 0 <= left < grid.width):
         raise NoSuchTile
     height, width = min(side, grid.height - top), min(side, grid.width - left)
-    shape_hw = math.ceil(height / 2**level), math.ceil(width / 2**level)
-    return TileWindow(top, left, height, width, shape_hw)
+    shape_hw = math.ceil(height / step_px), math.ceil(width / step_px)
+    return TileWindow(top, left, height, width, shape_hw, step_px)
 
 
 def render_tile(images: PairImages, layer: Layer, level: int, row: int, col: int) -> Picture:
@@ -122,18 +127,41 @@ def _render_map(handle: Handle, layer: str, window: TileWindow) -> Picture:
     raster = handle.rasters.get(layer)
     if raster is None:
         raise NoSuchTile
-    values_HW = _read_map(raster, window)
-    index_HW = np.zeros(values_HW.shape, np.uint8)
-    known_HW = np.isfinite(values_HW)
-    share_HW = np.clip(np.where(known_HW, values_HW, 0), 0, 1)
-    index_HW[known_HW] = np.round(share_HW[known_HW] * 255)
-    colours_N4 = _make_change_colours() if layer == "change" else _make_score_colours()
+    is_change = layer == "change"
+    values_HW = _read_shares(raster, window) if is_change else _read_scores(raster, window)
+    share_HW = np.clip(np.where(np.isfinite(values_HW), values_HW, 0), 0, 1) * 255
+    index_HW = (np.ceil(share_HW) if is_change else np.round(share_HW)).astype(np.uint8)
+    colours_N4 = _make_change_colours() if is_change else _make_score_colours()
     rgba_CHW = np.ascontiguousarray(colours_N4[_fill_tile(index_HW)].transpose(2, 0, 1))
     return Picture(ImageData(rgba_CHW).render(add_mask=False, img_format="PNG", ZLEVEL=1), "image/png")
 
 
-def _read_map(raster: Any, window: TileWindow) -> NDArray[np.float32]:
-    """Read a map as shares; of larger pixels the mean, so that a small object fades and does not vanish."""
+def _read_shares(raster: Any, window: TileWindow) -> NDArray[np.float32]:
+    """Read the share of each pixel that is mapped as changed: a small object fades in larger pixels, but stays.
+
+    It is counted on the pixels of the result: GDAL rounds a mean of bytes to 0 or 1, and the overviews of a map of
+    classes hold what most pixels are.
+    """
+    parts, rows_px = [], max(1, MAX_READ_PX // (window.width * window.step_px)) * window.step_px
+    for top in range(0, window.height, rows_px):
+        height = min(rows_px, window.height - top)
+        values_HW = raster.read(1, window=Window(window.col, window.row + top, window.width, height))
+        known_HW = values_HW != raster.nodata
+        known, changed = (_count_blocks(part_HW, window.step_px) for part_HW in (known_HW, known_HW & (values_HW > 0)))
+        parts.append((changed / np.maximum(known, 1)).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def _count_blocks(mask_HW: NDArray[np.bool_], step_px: int) -> NDArray[np.int32]:
+    """Return the number of pixels of a mask in each block; those at the right and at the bottom may be smaller."""
+    missing = [-size % step_px for size in mask_HW.shape]
+    padded_HW = np.pad(mask_HW, [(0, many) for many in missing]) if any(missing) else mask_HW
+    tall, wide = (size // step_px for size in padded_HW.shape)
+    return np.asarray(padded_HW.reshape(tall, step_px, wide, step_px).sum(axis=(1, 3), dtype=np.int32))
+
+
+def _read_scores(raster: Any, window: TileWindow) -> NDArray[np.float32]:
+    """Read the scores; of larger pixels the mean."""
     read = read_raster(
         raster,
         indexes=1,
