@@ -18,9 +18,16 @@ import semicdvl as cd
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.data.readers.folder import read_folder
 from semicdvl.errors import InputError
+from semicdvl.review.export import list_next_commands
 from semicdvl.review.labels import sources
 from semicdvl.review.labels.superpixels import encode_segments, segment_image
-from semicdvl.review.labels.training import VAL_EVERY, split_for_validation, write_recipe
+from semicdvl.review.labels.training import (
+    VAL_EVERY,
+    list_commands,
+    list_detect_options,
+    split_for_validation,
+    write_recipe,
+)
 from semicdvl.training.parts import make_split
 
 LABEL = dataclasses.replace(CONFIG, label=True)
@@ -117,6 +124,21 @@ def test_the_recipe_is_one_and_the_commands_are_exact(of_map, out, monkeypatch) 
     assert commands[2] == f"semicdvl serve {out}-trained-{name}"
     monkeypatch.chdir(out.parent)
     assert of_map.get(BASE).json()["commands"][0] == f"semicdvl train out/labels/train.toml -o out/labels/run-{name}"
+
+
+def test_commands_name_addresses_as_they_were_given(tmp_path, monkeypatch) -> None:
+    """A path would lose a slash of theirs."""
+    monkeypatch.chdir(tmp_path)
+    images = "https://host/a.tif", f"/vsizip/{tmp_path}/b.zip/b.tif"
+    _, detect, _ = list_commands(tmp_path / "set", folder=tmp_path / "out", before=images[0], after=images[1])
+    assert f"detect {images[0]} {images[1]} --model set/run" in detect
+    (prepare,) = list_next_commands(tmp_path / "out", before=images[0], after=str(tmp_path / "b.tif"))
+    assert f"--before {images[0]} --after b.tif --labels out/reviewed.gpkg" in prepare
+
+
+def test_commands_repeat_numbers_exactly() -> None:
+    settings = {"gsd_m": 0.5971642834779395, "min_area_m2": 1234567.5, "simplify_m": 2.0}
+    assert list_detect_options(settings) == ["--gsd 0.5971642834779395", "--min-area-m2 1234567.5", "--simplify-m 2"]
 
 
 def test_labels_that_were_painted_anew_are_another_run(of_map) -> None:

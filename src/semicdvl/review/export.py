@@ -105,7 +105,7 @@ def write_record(
 
 def list_next_commands(folder: Path, *, before: str, after: str, reading: Sequence[str] = ()) -> list[str]:
     """Return what to do with a reviewed map: training patches of it, read with the options of `reading`."""
-    paths = (Path(before), Path(after), folder / REVIEWED_FILE, folder.parent / f"{folder.name}-patches")
+    paths = (before, after, folder / REVIEWED_FILE, folder.parent / f"{folder.name}-patches")
     quoted = [shlex.quote(name_from_here(path)) for path in paths]
     named = " ".join([f"--before {quoted[0]} --after {quoted[1]} --labels {quoted[2]}", shlex.join(reading)]).strip()
     return [f"semicdvl prepare {named} --min-known-frac 0.5 -o {quoted[3]}"]

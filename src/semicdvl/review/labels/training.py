@@ -16,6 +16,7 @@ from semicdvl.ceg.prompts import Prompts, resolve_prompts
 from semicdvl.data.patch_files import LABEL_VALUES_OPTION
 from semicdvl.errors import ConfigError
 from semicdvl.outputs.command_name import name_command
+from semicdvl.raster.io.inputs import is_local_name
 from semicdvl.review.folder import RunFacts
 from semicdvl.review.settings import DEFAULT_PROMPTS, ServeConfig
 
@@ -230,7 +231,7 @@ def list_commands(
     commands = [_format_training(root, name)]
     if before is not None and after is not None:
         better = shlex.quote(name_from_here(folder.parent / name_better_map(folder.name, name)))
-        images = " ".join(shlex.quote(name_from_here(Path(each))) for each in (before, after))
+        images = " ".join(shlex.quote(name_from_here(each)) for each in (before, after))
         options = " ".join(["", *list_detect_options(settings or {})])
         run = shlex.quote(name_from_here(root / _name_run(name)))
         commands.append(f"{name_command()} detect {images}{options} --model {run} -o {better}")
@@ -275,9 +276,12 @@ def list_detect_options(settings: Mapping[str, Any]) -> list[str]:
 def _format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def name_from_here(path: Path) -> str:
-    """Return a path as it is named from the present folder, where it lies below it."""
+def name_from_here(image: str | Path) -> str:
+    """Return a path as it is named from the present folder, where it lies below it; an address stays as it is."""
+    if "://" in str(image) or not is_local_name(str(image)):
+        return str(image)
+    path = Path(image)
     return (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
