@@ -62,3 +62,14 @@ def test_more_than_the_machine_has_free_is_never_allowed() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         assert hard == before[1] and (sys.platform != "linux" or 0 < soft < 2**50)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_threads_that_lower_the_limit_leave_it_as_it_was() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    first, second = limit_memory(2**40), limit_memory(2**41)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert sys.platform != "linux" or resource.getrlimit(resource.RLIMIT_DATA) != before
+    second.__exit__(None, None, None)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,35 @@ def return_freed_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+class _DataLimit:
+    """The limit of this process's memory, which several threads may want to lower for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+    def lower(self, most_bytes: int) -> None:
+        """Allow so much besides what this process has; the last thread decides."""
+        with self._lock:
+            if not self._users:
+                self._before = resource.getrlimit(resource.RLIMIT_DATA)
+            self._users += 1
+            allowed = _measure_data_bytes() + min(most_bytes, _measure_free_bytes())
+            given = [each for each in self._before if each != resource.RLIM_INFINITY]
+            resource.setrlimit(resource.RLIMIT_DATA, (min([allowed, *given]), self._before[1]))
+
+    def restore(self) -> None:
+        """Set the limit back once no thread needs it any more."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+
+_data_limit = _DataLimit()
+
+
 @contextlib.contextmanager
 def limit_memory(most_bytes: int) -> Iterator[None]:
     """Let this process take at most so much memory besides what it has, and no more than the machine has free.
@@ -58,14 +88,11 @@ def limit_memory(most_bytes: int) -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed = _measure_data_bytes() + min(most_bytes, _measure_free_bytes())
-    others = [each for each in before if each != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([allowed, *others]), before[1]))
+    _data_limit.lower(most_bytes)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        _data_limit.restore()
 
 
 def _measure_data_bytes() -> int:
