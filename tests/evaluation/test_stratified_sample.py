@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -72,6 +73,22 @@ def test_places_checked_by_hand_tell_the_area(out: Path, tmp_path: Path) -> None
     places.to_file(tmp_path / "odd.gpkg")
     with pytest.raises(DataError, match="holds 3"):
         score_map(out, tmp_path / "odd.gpkg")
+
+
+def test_a_sample_of_another_map_is_called_one(out: Path, tmp_path: Path) -> None:
+    """Its places are denser on what that map showed as changed, whatever this map shows there."""
+    out = Path(shutil.copytree(out, tmp_path / "out", ignore=shutil.ignore_patterns("sample.*")))
+    places = gpd.read_file(draw_reference_sample(out, count=60, seed=1))
+    places["truth"] = places["map"]
+    places.to_file(tmp_path / "same.gpkg")
+    assert score_map(out, tmp_path / "same.gpkg").notes == ()
+    places.loc[places.index[:3], "map"] = 1 - places["map"][:3]
+    places.to_file(tmp_path / "other.gpkg")
+    done = score_map(out, tmp_path / "other.gpkg")
+    assert done.sample.moved_count == 3
+    assert done.notes[0].startswith("Of the sample, 3 places had another class on the map from which it was drawn.")
+    places.drop(columns="map").to_file(tmp_path / "own.gpkg")
+    assert score_map(out, tmp_path / "own.gpkg").notes == ()
 
 
 def test_a_sample_of_known_truth_brackets_it(out: Path, tmp_path: Path) -> None:

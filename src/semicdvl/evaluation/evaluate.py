@@ -127,7 +127,8 @@ def score_map(  # noqa: PLR0913  (what `api.evaluate_map` takes, and the IoU)
     pixel_m2, outcomes = None if result.gsd_m is None else result.gsd_m**2, None
     if is_sample(truth):
         places = read_sample(truth, result, area=known)
-        done = MapEvaluation(out, None, places, places.estimate_accuracy(pixel_m2=pixel_m2), pixel_m2)
+        estimate = places.estimate_accuracy(pixel_m2=pixel_m2)
+        done = MapEvaluation(out, None, places, estimate, pixel_m2, _note_other_map(places, out))
     else:
         values = parse_label_values(label_values) if isinstance(label_values, str) else label_values
         real = read_truth(truth, grid=result.grid, layer=layer, label_values=values, nodata=truth_nodata)
@@ -166,6 +167,17 @@ def draw_reference_sample(
     known = None if area is None else read_polygons(area, grid=result.grid, layer=area_layer)
     write_sample(path, draw_stratified_sample(result, total=count, seed=seed, area=known), result)
     return path
+
+
+def _note_other_map(places: StratifiedSample, out: Path) -> tuple[str, ...]:
+    """Say that places were drawn from another map: of theirs a rare class has more places than its area has a share."""
+    if not places.moved_count:
+        return ()
+    return (
+        f"Of the sample, {format_count(places.moved_count, 'place')} had another class on the map from which it was "
+        "drawn. It is no random sample of the classes of this map, so the accuracies and areas are biased. Draw another"
+        f" one: `semicdvl evaluate {out} --sample {len(places.rows_N)}` (move sample.gpkg away first).",
+    )
 
 
 def _collect_notes(comparison: MapComparison, truth: Truth, area: PolygonLayer | None) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ MIN_PLACES_PER_CLASS = 50
 """Smallest number of places in each class (`metrics.area_adjusted.allocate_sample`)."""
 TRUTH_COLUMN = "truth"
 """Column with the truth: 0 unchanged, 1 changed."""
+MAP_COLUMN = "map"
+"""Column with the class on the map from which the places were drawn."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class StratifiedSample:
         mapped_N: class on the map: 0 unchanged, 1 changed.
         truth_N: class in truth; IGNORE where it is not known.
         class_px: pixels of the map in each class.
+        moved_count: places that had another class on the map from which they were drawn. They are no random sample of
+            the classes of this one, whose accuracy and areas they do not tell.
     """
 
     rows_N: NDArray[np.int64]
@@ -50,6 +54,7 @@ class StratifiedSample:
     mapped_N: NDArray[np.uint8]
     truth_N: NDArray[np.uint8]
     class_px: tuple[int, int]
+    moved_count: int = 0
 
     @property
     def checked_count(self) -> int:
@@ -124,7 +129,7 @@ def write_sample(path: Path, sample: StratifiedSample, result: DetectedMap) -> N
     grids = [result.grid.window(int(sample.rows_N[i]), int(sample.cols_N[i]), 1, 1) for i in order]
     truth = pd.array([None if value == IGNORE else int(value) for value in sample.truth_N[order]], dtype="Int32")
     frame = gpd.GeoDataFrame(
-        {"id": np.arange(1, len(order) + 1), "map": sample.mapped_N[order].astype(np.int32), TRUTH_COLUMN: truth},
+        {"id": np.arange(1, len(order) + 1), MAP_COLUMN: sample.mapped_N[order].astype(np.int32), TRUTH_COLUMN: truth},
         geometry=[shapely.MultiPolygon([shapely.box(*grid.bounds)]) for grid in grids],
         crs=None if result.grid.crs is None else result.grid.crs.to_wkt(),
     )
@@ -171,18 +176,26 @@ def read_sample(path: Path, result: DetectedMap, *, area: PolygonLayer | None = 
         raise InputError(path, "has rows without geometry", "Delete them, or draw the sample again")
     cols_N, rows_N = (np.floor(axis).astype(np.int64) for axis in ~result.grid.transform @ (at_N2[:, 0], at_N2[:, 1]))
     truth_N = values.fillna(IGNORE).to_numpy().astype(np.uint8)
-    return _look_up_classes(path, result, area, rows_N, cols_N, truth_N)
+    drawn_N = np.full(len(frame), IGNORE, np.uint8)
+    if MAP_COLUMN in frame:
+        of_map = pd.to_numeric(frame[MAP_COLUMN], errors="coerce")
+        drawn_N = of_map.where(of_map.isin([0, 1]), IGNORE).to_numpy().astype(np.uint8)
+    return _look_up_classes(path, result, area, (rows_N, cols_N), truth_N, drawn_N)
 
 
 def _look_up_classes(
     path: Path,
     result: DetectedMap,
     area: PolygonLayer | None,
-    rows_N: NDArray[np.int64],
-    cols_N: NDArray[np.int64],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
     truth_N: NDArray[np.uint8],
+    drawn_N: NDArray[np.uint8],
 ) -> StratifiedSample:
-    """Look up the class of each place on the map; places outside of it are dropped."""
+    """Look up the class of each place (rows and columns) on the map; places outside of it are dropped.
+
+    The class that a place was drawn from is IGNORE where it is not known.
+    """
+    rows_N, cols_N = places
     mapped_N = np.full(len(rows_N), IGNORE, np.uint8)
     sizes = [0, 0]
     for row, classes_HW, _ in _read_class_strips(result, area, None):
@@ -191,7 +204,8 @@ def _look_up_classes(
         here_N = (rows_N >= row) & (rows_N < row + height) & (cols_N >= 0) & (cols_N < width)
         mapped_N[here_N] = classes_HW[rows_N[here_N] - row, cols_N[here_N]]
     on_N = mapped_N != IGNORE
-    sample = StratifiedSample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]))
+    moved = int((on_N & (drawn_N != IGNORE) & (drawn_N != mapped_N)).sum())
+    sample = StratifiedSample(rows_N[on_N], cols_N[on_N], mapped_N[on_N], truth_N[on_N], (sizes[0], sizes[1]), moved)
     if not sample.checked_count:
         remedy = f"Fill the column '{TRUTH_COLUMN}' with 0 (unchanged) or 1 (changed)"
         raise InputError(path, f"none of its places ({len(rows_N)}) is on the map and checked", remedy)
