@@ -148,7 +148,7 @@ def test_a_record_cannot_send_the_server_to_the_network(out, name) -> None:
     edit_record(out, change)
     with open_client(out) as client:
         answer = client.get("/api/pairs/out")
-        assert answer.status_code == 422 and "not a file of this machine" in answer.json()["detail"]
+        assert answer.status_code == 422 and "no plain file of this machine" in answer.json()["detail"]
         check_goes_on(client)
 
 

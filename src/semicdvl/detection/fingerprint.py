@@ -186,9 +186,12 @@ def fingerprint_input(resolved: ResolvedInput) -> dict[str, Any]:
 
 
 def _fingerprint_files(resolved: ResolvedInput, paths: Sequence[Path]) -> dict[str, Any]:
-    """Return the fingerprint of an image of these files: its own, with those beside it, or a list for a mosaic."""
-    if len(resolved.gdal_names) > 1 or not paths:
-        return {"path": resolved.display_name, "files": [_fingerprint_file(path) for path in paths]}
+    """Return the fingerprint of an image of these files: its own, with those beside it, or a list where it is not one.
+
+    A mosaic is of several files, and one page of a file, or one file of an archive, is not all of it.
+    """
+    if len(resolved.gdal_names) > 1 or not is_local_name(resolved.gdal_names[0]) or not paths:
+        return {"path": resolved.lasting_name, "files": [_fingerprint_file(path) for path in paths]}
     sidecars = [_fingerprint_file(path) for path in paths[1:]]
     return _fingerprint_file(paths[0]) | ({"files": sidecars} if sidecars else {})
 

@@ -22,6 +22,8 @@ from semicdvl.detection.transitions import describe_transitions
 from semicdvl.errors import InputError
 from semicdvl.process_memory import return_freed_memory
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.inputs import resolve_input
+from semicdvl.raster.io.open_pair import GRID_CHOICES
 from semicdvl.reading.folder_kinds import FOLDER, RESULT, describe_folder, is_folder
 from semicdvl.reading.json_files import read_model
 from semicdvl.types import Detector, ReadingSettings, Reliability
@@ -138,7 +140,7 @@ def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunR
         },
         "alignment": dict(run.alignment),
         "detector": {"name": run.detector.name, **describe_detector(run.detector)},
-        "settings": asdict(run.config) | {"min_area_m2": changes.left_out.least_area},
+        "settings": asdict(run.config) | {"min_area_m2": changes.left_out.least_area, "grid": _name_grid(run.config)},
         "classes": list(changes.classes),
         "result": asdict(summarise_changes(changes)),
         "left_out": {
@@ -156,6 +158,11 @@ def write_run_record(path: Path, grid: Grid, changes: DetectedChanges, run: RunR
     if run.detector.tells_transitions and changes.class_px_2K is not None:
         record["transitions"] = describe_transitions(path.parent, changes)
     write_json(path, record)
+
+
+def _name_grid(config: DetectionConfig) -> str:
+    """Return whose grid the result has; a file by its absolute path, since the images are read again by the record."""
+    return config.grid if config.grid in GRID_CHOICES else resolve_input(config.grid).lasting_name
 
 
 def measure_peak_memory_mib() -> int:

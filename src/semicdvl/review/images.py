@@ -208,7 +208,7 @@ def _check_local(name: str, record: Path) -> None:
     if not all(is_local_name(part) for part in resolve_input(name).gdal_names):
         raise InputError(
             record,
-            f"names {name[:200]}, which is not a file of this machine",
+            f"names {name[:200]}, which is no plain file of this machine",
             "If you trust it, name it yourself with --before and --after",
         )
 

@@ -80,6 +80,15 @@ class ResolvedInput:
         return self.display_name
 
     @property
+    def lasting_name(self) -> str:
+        """The display name with absolute paths: a record that is read in another folder finds the same files."""
+        parts = (
+            part if "://" in part or not is_local_name(part) else str(Path(part).absolute())
+            for part in _split_list(self.display_name)
+        )
+        return ",".join(parts)
+
+    @property
     def is_remote(self) -> bool:
         """Whether a part of it is read over the network."""
         return any(is_remote_name(name) for name in self.gdal_names)

@@ -6,6 +6,7 @@ Plain images have no georeference on purpose: `ignore_not_georeferenced` opens t
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from semicdvl.raster.io.orientation import open_as_shown
 from semicdvl.reading.regular_files import require_file_or_folder
 
 DAMAGED_REMEDY = "Copy or download the file again; `gdalinfo -checksum FILE` shows whether it is complete"
+ARCHIVE_PREFIX = re.compile(r"/vsi(zip|tar|gzip|7z|rar)/")
+"""GDAL's prefix of the path of a file in an archive."""
 JPEG_TAIL_BYTES = 65_536
 """The end marker of a complete JPEG lies in its last bytes; cameras may append some of their own."""
 MAX_DIRECTORIES = 10_000
@@ -127,9 +130,14 @@ def list_files(dataset: Any, gdal_name: str) -> tuple[Path, ...]:
     if is_remote_name(gdal_name):
         return ()
     paths = tuple(path for path in map(Path, dict.fromkeys(dataset.files)) if path.is_file())
-    return paths or tuple(
-        path for path in (Path(gdal_name),) if path.is_file()
-    )  # a photograph turned upright in memory
+    return paths or _find_holder(gdal_name)
+
+
+def _find_holder(gdal_name: str) -> tuple[Path, ...]:
+    """Return the file of a photograph that was turned upright in memory, or the archive that an image lies in."""
+    archived = ARCHIVE_PREFIX.match(gdal_name)
+    inside = Path(gdal_name[archived.end() :] if archived else gdal_name)
+    return tuple(path for path in (inside, *(inside.parents if archived else ())) if path.is_file())[:1]
 
 
 def note_unused_overviews(gdal_name: str) -> tuple[str, ...]:
