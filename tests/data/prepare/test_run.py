@@ -172,6 +172,18 @@ def test_an_interrupted_run_resumes(
         run(town, out, PrepareSettings(size_px=48))
 
 
+def test_a_mosaic_whose_tiles_were_replaced_is_another_input(town: dict[str, Path], tmp_path: Path) -> None:
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    for name, start in (("left.tif", 0), ("right.tif", 200)):
+        with rasterio.open(town["before"]) as source:
+            raster(tiles / name, np.moveaxis(source.read(), 0, 2)[:, start : start + 200], col=start)
+    assert run(town, tmp_path / "DATA", before=tiles).split == run(town, tmp_path / "DATA", before=tiles).split
+    raster(tiles / "left.tif", np.full((HEIGHT, 200, 3), 200, np.uint8))
+    with pytest.raises(OutputError, match="holds patches of other inputs or settings"):
+        run(town, tmp_path / "DATA", before=tiles)
+
+
 def test_patches_without_data_are_skipped_and_counted(town: dict[str, Path], tmp_path: Path) -> None:
     with rasterio.open(town["before"]) as source:
         image_HWC = np.moveaxis(source.read(), 0, 2)

@@ -45,8 +45,10 @@ from semicdvl.errors import ConfigError, DataError, InputError, OutputError
 from semicdvl.outputs.exchange import sweep_unfinished_files
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.co_registration import open_registered_pair
+from semicdvl.raster.vector.reading import GEODATABASE_TABLE
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.regular_files import resolve_links
 
@@ -191,9 +193,20 @@ def _fingerprint_input(path: Path | None) -> Any:
         return None
     path = Path(path)
     if not path.is_file():
-        return str(path)
-    if path.suffix.lower() in VECTOR_SUFFIXES_HASHED:
-        return hash_file(path)
+        parts = [_stamp(part) for part in _list_parts(path)]
+        return [str(path), *parts] if parts else str(path)
+    return hash_file(path) if path.suffix.lower() in VECTOR_SUFFIXES_HASHED else _stamp(path)
+
+
+def _list_parts(path: Path) -> list[Path]:
+    """Return the local files of a mosaic or of a file geodatabase; none of an address."""
+    if (path / GEODATABASE_TABLE).is_file():
+        return sorted(part for part in path.iterdir() if part.is_file())
+    return [Path(name) for name in resolve_input(path).gdal_names if is_local_name(name) and Path(name).is_file()]
+
+
+def _stamp(path: Path) -> list[str | int]:
+    """Return place, size and time of a file."""
     stat = path.stat()
     return [str(resolve_links(path)), stat.st_size, stat.st_mtime_ns]
 
