@@ -290,3 +290,22 @@ def test_next_command_reads_the_images_as_the_detection_did(tmp_path: Path):
     told = suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
     reading = "--bands 3,2,1 --after-bands 1,2,3 --grid finest --stretch 0,255 --collar none --normalise match"
     assert f" {reading} --size-px {SIDE} --buffer-px 0 -o DATA" in told
+
+
+@pytest.mark.parametrize("grid", ["http://127.0.0.1:9/a.tif", "/vsicurl/http://127.0.0.1:9/a.tif", "gone.tif"])
+def test_a_grid_elsewhere_is_that_of_the_map(grid: str, tmp_path: Path):
+    out = detected(tmp_path)
+    record = json.loads((out / "run.json").read_text())
+    record["settings"]["grid"] = grid
+    (out / "run.json").write_text(json.dumps(record))
+    told = suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE)).next_command
+    assert f"--grid {out / 'change.tif'}" in told and grid not in told
+
+
+def test_settings_of_no_reading_are_refused_by_the_record(tmp_path: Path):
+    out = detected(tmp_path)
+    record = json.loads((out / "run.json").read_text())
+    record["settings"]["stretch"] = "x"
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"run\.json: The stretch 'x' is unknown"):
+        suggest_patches(out, config=SuggestConfig(count=1, patch_px=SIDE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -49,7 +50,7 @@ def find_path_fault(path: Path | str) -> str | None:
 
 
 def find_file_fault(path: Path | str) -> str | None:
-    """Return why a path is neither a regular file nor a folder; None if it is, or does not exist.
+    """Return why a path is neither a regular file nor a folder that can be read; None if it is, or does not exist.
 
     Every reader asks before it opens anything: opening a named pipe waits for a writer, and a device never ends.
     """
@@ -65,7 +66,20 @@ def find_file_fault(path: Path | str) -> str | None:
     for is_kind, words in KINDS:
         if is_kind(mode):
             return words
-    return None
+    return None if os.access(path, os.R_OK) else f"cannot be read ({os.strerror(errno.EACCES)})"
+
+
+def exists(path: Path | str) -> bool:
+    """Tell whether there is a file or folder of a name that a file or a user gives, however long or odd it is.
+
+    `Path.exists` and `Path.is_file` raise the error of the system for some names, such as those that are too long.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path | str) -> bool:
+    """Tell whether a name, however long or odd it is, is that of a file; see `exists`."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def require_file_or_folder(path: Path | str, *, remedy: str = "Give a regular file") -> None:

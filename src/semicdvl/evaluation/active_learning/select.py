@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +33,13 @@ from semicdvl.outputs.exchange import write_file_set
 from semicdvl.outputs.locks import lock_argument
 from semicdvl.raster.grid import find_pixel_offset
 from semicdvl.raster.io.inputs import resolve_input
+from semicdvl.raster.io.open_pair import GRID_CHOICES
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.vector.files import write_vector
+from semicdvl.reading.regular_files import is_file
 from semicdvl.reports.numbers import format_count
+from semicdvl.types import ReadingSettings
 
 SUGGESTION_FILES = ("suggest.gpkg", "suggest.html")
 MIN_PATCH_VALID_FRAC = 0.5
@@ -225,12 +228,21 @@ def _open_images(result: DetectedMap, record: StoredRecord, config: SuggestConfi
     """Open the images of a result, read as they were for the detection."""
     before = _locate_image(result, record, "before", config.before)
     after = _locate_image(result, record, "after", config.after)
-    pair = open_registered_pair(before, after, record.settings).pair.select_rgb()
+    try:
+        pair = open_registered_pair(before, after, _get_settings(result, record)).pair.select_rgb()
+    except ConfigError as error:
+        raise ConfigError(f"{result.out / 'run.json'}: {error}") from error
     if find_pixel_offset(result.grid, pair.grid) != (0, 0) or pair.shape_hw != (result.grid.height, result.grid.width):
         pair.close()
         remedy = "Give the images that the result was made of (--before, --after), or run `semicdvl detect` again"
         raise InputError(result.out, "has another grid than the images that are there now", remedy)
     return pair
+
+
+def _get_settings(result: DetectedMap, record: StoredRecord) -> ReadingSettings:
+    """Return how the images were read; a file or an address that gave the grid is not opened: the map has its grid."""
+    settings = record.settings
+    return settings if settings.grid in GRID_CHOICES else replace(settings, grid=str(result.out / "change.tif"))
 
 
 def _locate_image(result: DetectedMap, record: StoredRecord, date: str, given: str | None) -> str:
@@ -244,7 +256,7 @@ def _locate_image(result: DetectedMap, record: StoredRecord, date: str, given: s
         raise InputError(
             path, f"is an address that {result.out.name}/run.json names; nothing is fetched for it", remedy
         )
-    if facts.size_bytes is not None and not Path(path).is_file():
+    if facts.size_bytes is not None and not is_file(path):
         remedy = f"Give its new path: `semicdvl suggest {result.out} --{date} FILE`"
         raise InputError(path, f"does not exist any more, but {result.out.name} was made of it", remedy)
     if facts.size_bytes is not None and Path(path).stat().st_size != facts.size_bytes:
@@ -262,7 +274,7 @@ def _format_next_command(record: StoredRecord, config: SuggestConfig, result: De
         "labelled-area": result.out / SUGGESTION_FILES[0],
     }
     files = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in named.items())
-    reading = " ".join([files, *map(shlex.quote, list_reading_words(record.settings))])
+    reading = " ".join([files, *map(shlex.quote, list_reading_words(_get_settings(result, record)))])
     return f"semicdvl prepare {reading} --size-px {config.patch_px} --buffer-px 0 -o DATA"
 
 
