@@ -113,3 +113,13 @@ def test_a_link_to_a_folder_stays_and_the_results_lie_where_it_leads(pngs, tmp_p
         write_detection(*pngs, link, detector=Brighter(), config=TILES, progress=QUIET)
         assert link.is_symlink() and (tmp_path / "disk" / "results" / "change.tif").is_file()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_link_in_the_place_of_the_work_folder_is_not_emptied(pngs, tmp_path):
+    for name in ("tiles", "result"):
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        (tmp_path / "elsewhere" / name / "mine.txt").write_text("years")
+    (tmp_path / ".out.partial").symlink_to("elsewhere")
+    with pytest.raises(OutputError, match=r"\.out\.partial: cannot be written \(It is a symbolic link"):
+        write_detection(*pngs, tmp_path / "out", detector=Brighter(), config=TILES, progress=QUIET)
+    assert all((tmp_path / "elsewhere" / name / "mine.txt").read_text() == "years" for name in ("tiles", "result"))

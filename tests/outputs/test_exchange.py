@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from semicdvl.atomic_files import write_atomically, write_folder_atomically, write_json
+from semicdvl.errors import OutputError
 from semicdvl.outputs import exchange
-from semicdvl.outputs.exchange import exchange_paths, sweep_unfinished_files, write_file_set
+from semicdvl.outputs.exchange import exchange_paths, require_own_folder, sweep_unfinished_files, write_file_set
 from semicdvl.outputs.locks import lock_output
 
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync")
@@ -176,3 +177,37 @@ def test_a_signal_as_soon_as_the_unfinished_output_is_there_leaves_nothing(
         with pytest.raises(KeyboardInterrupt), write():
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_named_like_a_folder_that_was_moved_aside_gives_nothing_back(tmp_path: Path) -> None:
+    write_result(tmp_path / "elsewhere" / "out", "mine")
+    (tmp_path / f"{exchange.REPLACED_PREFIX}out-abcdefgh").symlink_to("elsewhere")
+    with lock_output(tmp_path / "out"):
+        assert not (tmp_path / "out").exists()
+    assert read_result(tmp_path / "elsewhere" / "out") == {"mine"}
+
+
+@pytest.mark.parametrize("what", ["link", "broken link", "file"])
+def test_what_stands_in_the_place_of_a_folder_for_unfinished_work_is_refused(what: str, tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    if what == "file":
+        place.write_text("")
+    else:
+        place.symlink_to("." if what == "link" else "nowhere")
+    with pytest.raises(OutputError, match=r"state: cannot be written \(It is a .*\)\. Delete"):
+        require_own_folder(place)
+    require_own_folder(tmp_path / "none")
+    require_own_folder(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json" / "inner").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"a\.json: cannot be written \(Is a directory\)\. Delete the folder"):
+        write_json(tmp_path / "a.json", {})
+
+
+def test_a_file_of_a_set_that_finds_no_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.json" / "inner").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"b\.json: cannot be written"), write_file_set(tmp_path) as work:
+        (work / "a.json").write_text("{}")
+        (work / "b.json").write_text("{}")

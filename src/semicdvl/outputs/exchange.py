@@ -69,6 +69,18 @@ def open_plain_file(path: str | os.PathLike[str], flags: int) -> int:
     return handle
 
 
+def require_own_folder(folder: Path) -> None:
+    """Refuse a link or a file in the place of a folder for unfinished work, which is emptied: it need not exist.
+
+    Raises:
+        OutputError: there is one.
+    """
+    if folder.is_symlink():
+        raise make_output_error(folder, OSError(errno.ELOOP, "It is a symbolic link, which is not written through"))
+    if folder.exists() and not folder.is_dir():
+        raise make_output_error(folder, OSError(errno.ENOTDIR, "It is a file"))
+
+
 def exchange_paths(first: Path, second: Path) -> bool:
     """Let two existing files or folders of one file system change names in one step.
 
@@ -168,12 +180,15 @@ def finish_file_set(folder: Path) -> None:
     """Move the files of a complete set that a killed process did not move any more.
 
     Raises:
-        OSError: a file cannot be moved.
+        OutputError: a file cannot be moved.
     """
     ready = folder / READY_SET
     if ready.is_dir() and not ready.is_symlink():
         for path in sorted(ready.iterdir()):
-            path.replace(folder / path.name)
+            try:
+                path.replace(folder / path.name)
+            except OSError as error:
+                raise make_output_error(folder / path.name, error) from error
         ready.rmdir()
 
 
@@ -191,7 +206,7 @@ def sweep_leftovers(path: Path) -> None:
         return
     prefix = f"({re.escape(TEMPORARY_PREFIX)}|{re.escape(REPLACED_PREFIX)})"
     mine = re.compile(rf"{prefix}{re.escape(path.name)}-[a-z0-9_]{{8}}")
-    left = sorted(entry for entry in path.parent.iterdir() if mine.fullmatch(entry.name))
+    left = sorted(entry for entry in path.parent.iterdir() if mine.fullmatch(entry.name) and not entry.is_symlink())
     for folder in left:
         if folder.name.startswith(REPLACED_PREFIX) and (folder / path.name).exists() and not path.exists():
             (folder / path.name).replace(path)

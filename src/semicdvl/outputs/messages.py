@@ -14,6 +14,7 @@ ODD_FILE_ERRORS = frozenset({errno.ELOOP, errno.ENXIO})
 REMEDIES = {
     **dict.fromkeys(ODD_FILE_ERRORS, "Delete it"),
     errno.EEXIST: "Delete the file or the broken link that stands in the place of a folder",
+    errno.EISDIR: "Delete the folder that stands in the place of a file",
     errno.ENOTDIR: "Delete the file that stands in the place of a folder",
     errno.EACCES: "Allow writing there",
     errno.EPERM: "Allow writing there",

@@ -19,7 +19,7 @@ import portalocker
 from portalocker.exceptions import LockException
 
 from semicdvl.atomic_files import leave_nothing_if_refused
-from semicdvl.outputs.exchange import TEMPORARY_PREFIX, open_plain_file
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, open_plain_file, require_own_folder
 from semicdvl.outputs.messages import make_output_error
 
 LOCK_FOLDER = ".locks"
@@ -55,7 +55,8 @@ def leave_no_empty_store(root: Path) -> Iterator[None]:
     def is_worth_keeping() -> bool:
         if any((root / "labels").glob("*/*.json")):
             return True
-        with contextlib.suppress(OSError), (root / LOCK_FOLDER / "writing").open("rb") as handle:
+        path = root / LOCK_FOLDER / "writing"
+        with contextlib.suppress(OSError), open(path, "rb", opener=open_plain_file) as handle:
             try:
                 portalocker.lock(handle, EXCLUSIVE | NON_BLOCKING)
             except LockException:
@@ -70,7 +71,8 @@ def _remove_leftovers(root: Path) -> None:
     """Remove unfinished files and old locks."""
     leftovers = [*root.glob(f"{TEMPORARY_PREFIX}*"), *root.glob(f"*/*/{TEMPORARY_PREFIX}*")]
     for path in [*leftovers, *(path for path in (root / LOCK_FOLDER).iterdir() if path.name != "writing")]:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -92,7 +94,8 @@ def lock_key(root: Path, key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open_lock_file(path: Path) -> Iterator[int]:
-    """Open a lock file, made where there is none."""
+    """Open a lock file, made where there is none; what lies beside it is removed, so its folder is no link."""
+    require_own_folder(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open_plain_file(path, os.O_RDWR | os.O_CREAT)

@@ -17,7 +17,7 @@ from semicdvl.atomic_files import write_folder_atomically, write_json
 from semicdvl.checkpoint import load_weights, load_weights_into, save_weights
 from semicdvl.errors import CheckpointError, InputError
 from semicdvl.metrics.pair_sets import find_undefined_scores
-from semicdvl.outputs.exchange import TEMPORARY_PREFIX
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, require_own_folder
 from semicdvl.reading.json_files import read_model
 from semicdvl.reading.tensor_files import read_header
 
@@ -58,7 +58,9 @@ def check_last_checkpoint(run: Path) -> None:
 
     Raises:
         CheckpointError: it is damaged.
+        OutputError: a link or a file stands in the place of the folder of checkpoints.
     """
+    require_own_folder(run / STATE_FOLDER)
     newest = find_last_checkpoint(run)
     if newest is None:
         return
