@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -138,3 +140,11 @@ def test_masks_that_cannot_be_used_say_why(out: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=problem):
             read_truth(path, grid=grid)
+
+
+def test_a_result_whose_objects_are_a_named_pipe_is_refused_at_once(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "changes.gpkg").unlink()
+    os.mkfifo(tmp_path / "out" / "changes.gpkg")
+    with pytest.raises(InputError, match=r"changes\.gpkg: is a named pipe"):
+        read_detected_map(tmp_path / "out")

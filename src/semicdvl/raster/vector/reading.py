@@ -181,6 +181,7 @@ def find_vector_kind(path: Path) -> str:
     Raises:
         InputError: it is none of `VECTOR_CONTENTS`, or leads to other files.
     """
+    require_file_or_folder(path, remedy=REMEDY)
     if (path / GEODATABASE_TABLE).is_file():
         return "file geodatabase"
     if path.is_dir():
