@@ -24,8 +24,8 @@ MAX_MESSAGE_CHARACTERS = 2_500
 
 
 def _clean(text: str) -> str:
-    """Return a message without characters that steer a terminal, and not endless."""
-    text = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    """Return a message on one line, without characters that steer a terminal, and not endless."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.splitlines()))
     half = MAX_MESSAGE_CHARACTERS // 2
     return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 

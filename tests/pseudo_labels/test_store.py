@@ -1,6 +1,9 @@
 """The store: keyed by content, resumable, exact at the thresholds, and it never asks a VLM twice."""
 
+import json
+import os
 import resource
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,7 +227,7 @@ def test_damage_is_found(tmp_path: Path, pairs: list[PairFiles]) -> None:
     answer.write_bytes(answer.read_bytes()[:40])
     next((root / "labels").glob("*/*.png")).write_bytes(b"no picture")
     assert len(store.verify()) == 2
-    with pytest.raises(StoreError, match=r"2 damaged files.*\n.*damaged answer(.|\n)*damaged label"):
+    with pytest.raises(StoreError, match=r"2 damaged files.*damaged answer.*damaged label"):
         verify_entries(root)
     with pytest.raises(StoreError, match="damaged answer"):  # and it is not used
         _fill(pairs, root, Colours(), CEGSettings(gamma=0.6))
@@ -356,3 +359,29 @@ def test_prompts_and_settings_are_checked() -> None:
         resolve_prompts(prompt_set="building")
     with pytest.raises(ConfigError, match="multiple of 0"):
         CEGSettings(gamma=0.8012)
+
+
+def test_nothing_is_removed_through_a_link_in_the_place_of_the_locks(tmp_path: Path, pairs: list[PairFiles]) -> None:
+    _fill(pairs, tmp_path / "store", Colours())
+    shutil.rmtree(tmp_path / "store" / ".locks")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    (tmp_path / "store" / ".locks").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"\.locks: cannot be written \(It is a symbolic link"):
+        _fill(pairs, tmp_path / "store", Colours(), CEGSettings(gamma=0.6))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_odd_things_among_the_locks_are_left(tmp_path: Path, pairs: list[PairFiles]) -> None:
+    root = tmp_path / "store"
+    (root / ".locks" / "a").mkdir(parents=True)
+    os.mkfifo(root / ".locks" / "writing")
+    with pytest.raises(StoreError, match="is not a pseudo-label store"):
+        _fill(pairs, root, Colours())
+    (root / ".locks" / "writing").unlink()
+    (root / "manifest.json").write_text(json.dumps({"format": "semicdvl-pseudo-store", "version": 9}))
+    with pytest.raises(StoreError, match="a store of version 9"):
+        _fill(pairs, root, Colours())
+    _fill(pairs, tmp_path / "sound", Colours())
+    shutil.copy(tmp_path / "sound" / "manifest.json", root)
+    assert len(_fill(pairs, root, Colours())) == len(pairs)

@@ -253,3 +253,10 @@ def test_a_preparation_that_meets_a_damaged_image_leaves_nothing(
     assert not (tmp_path / "data").exists()
     (tmp_path / "after.tif").write_bytes(content)
     assert command(capsys, *words)[0] == 0
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert str(ConfigError("a\nb\r\nc\x1b[31m")) == "a b c?[31m"
+    (tmp_path / "r.toml").write_text('base = "a\\nb"\n')
+    code, _, complaint = command(capsys, "train", tmp_path / "r.toml")
+    assert code == 2 and complaint.count("\n") == 1, complaint

@@ -289,6 +289,6 @@ def verify_entries(root: Path) -> str:
     wrong = store.verify()
     if wrong:
         many = f"{len(wrong)} damaged file{'s' if len(wrong) != 1 else ''}"
-        raise StoreError(f"{root}: {many}. Delete them and run `semicdvl pseudo` again.\n" + "\n".join(wrong))
+        raise StoreError(f"{root}: {many}. Delete them and run `semicdvl pseudo` again. " + " ".join(wrong))
     count = sum(1 for _ in store.iterate_records())
     return f"{root}: intact, {count} label{'' if count == 1 else 's'}."
