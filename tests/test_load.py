@@ -1,19 +1,23 @@
 """`from semicdvl import load`: light to import, every output in eval mode, and nothing run that isn't wanted."""
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from semicdvl import load
+from semicdvl import load, load_detector
 from semicdvl.atomic_files import write_json
 from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection.detectors.network import build_network_detector
-from semicdvl.errors import CheckpointError
+from semicdvl.errors import CheckpointError, SemicdvlError
 from semicdvl.models.siam_light import build_siam_light
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
@@ -95,3 +99,35 @@ def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
         load(tmp_path)
     with pytest.raises(CheckpointError, match=r"not a trained run \(it has no run\.json\)"):
         load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"status": "x"}, "status: Input should be 'started' or 'finished'"),
+        ({"heads": 5}, "heads: Input should be a valid list"),
+        ({"split": 1.5}, "split: "),
+        ({"split": {"val": "many"}}, "split.val: "),
+        ({"recipe": {"classes": "x"}}, "recipe.classes: "),
+        ({"recipe": {"classes": {"names": [1, 2]}}}, "recipe.classes.names.0: "),
+        ({"recipe": {"model": {"name": "nope"}}}, "unknown model 'nope'"),
+        ({"recipe": {"model": {"name": "siam_light", "decoder": 3}}}, "model 'siam_light' has no option 'decoder'"),
+        ({"recipe": {"model": {"name": "siam_light", "backbone": "nope"}}}, "unknown backbone 'nope'"),
+    ],
+)
+def test_an_edited_record_is_refused_by_its_file(change: dict[str, Any], why: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record |= change | {"recipe": record["recipe"] | change.get("recipe", {})}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    for read in (load, load_detector):
+        with pytest.raises(SemicdvlError, match=f"run/run.json: {re.escape(why)}"):
+            read(tmp_path / "run")
+
+
+def test_a_record_without_a_method_is_read(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["method"] = None
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert load_detector(tmp_path / "run", device="cpu")

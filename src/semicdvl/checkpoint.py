@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from semicdvl import models
 from semicdvl.atomic_files import write_atomically
-from semicdvl.config import DataConfig, PartConfig
+from semicdvl.config import ClassesConfig, DataConfig, PartConfig
 from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.contract import drop_train_heads
 from semicdvl.raster.stored_values import Stretch
@@ -49,6 +49,7 @@ class _RecordedRecipe(BaseModel):
     model: PartConfig
     method: PartConfig | None = None
     data: DataConfig | None = None
+    classes: ClassesConfig | None = None
 
 
 class _RecordedStretch(BaseModel):
@@ -80,11 +81,25 @@ class _RecordedBands(BaseModel):
         return InputBands(self.numbers, self.mean, self.std, self.source_numbers)
 
 
+class _RecordedSplit(BaseModel):
+    """What is read of the split in a run's record; early ones have fewer fields."""
+
+    sha256: str | None = None
+    labelled: int = Field(0, ge=0)
+    unlabelled: int = Field(0, ge=0)
+    val: int = Field(0, ge=0)
+    test: int = Field(0, ge=0)
+    leaking_pairs: int | None = Field(None, ge=0)
+    leaks: dict[str, Any] | None = None
+
+
 class _RunRecord(BaseModel):
     """What is read of a run's record; further fields are kept as they are."""
 
     recipe: _RecordedRecipe
-    status: str = "finished"
+    status: Literal["started", "finished"] = "finished"
+    heads: list[str] = Field(default_factory=list)
+    split: _RecordedSplit | None = None
     processes: int = Field(1, ge=1)
     best_step: int = Field(0, ge=0)
     selected_on: str | None = None
@@ -104,6 +119,16 @@ def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: A
 
 def build_untrained_network(part: dict[str, Any], *, origin: Origin = USER) -> nn.Module:
     """Build the network of a recipe's `model` section without pretrained weights, which are about to be replaced."""
+    try:
+        return _build_without_weights(part, origin)
+    except ConfigError as error:
+        if origin.file is None or str(error).startswith(str(origin.file)):
+            raise
+        raise ConfigError(f"{origin.file}: {error}") from error
+
+
+def _build_without_weights(part: dict[str, Any], origin: Origin) -> nn.Module:
+    """Build a network as `build_untrained_network`, whose errors name the file."""
     takes = list_options("model", part["name"], models.MODELS, origin=origin)
     kept = {key: value for key, value in part.items() if key not in WITHOUT_WEIGHTS}
     replaced = {key: value for key, value in WITHOUT_WEIGHTS.items() if key in takes}

@@ -92,8 +92,7 @@ def build_model(name: str, options: Mapping[str, Any], *, origin: Origin = USER)
     own, bands = dict(options), None
     if BANDS_OPTION in own and BANDS_OPTION not in list_options("model", name, MODELS, origin=origin):
         bands = own.pop(BANDS_OPTION)
-    place = "" if origin.file is None else f"{origin.file}: "
-    refuse_giant(name, own, lambda: build_part("model", name, MODELS, dict(own), origin=origin), place=place)
+    refuse_giant(name, own, lambda: build_part("model", name, MODELS, dict(own), origin=origin))
     network = build_part("model", name, MODELS, own, origin=origin)
     if bands is None:
         return network

@@ -108,13 +108,13 @@ def start_record(recipe: Recipe, run: Path, processes: ProcessGroup) -> dict[str
                 " -o, or remove it."
             )
         then = record.get("processes", 1)
-        if record["status"] != "finished" and then != processes.count:
+        if record.get("status") != "finished" and then != processes.count:
             was, now = (format_count(count, "process", "processes") for count in (then, processes.count))
             raise CheckpointError(
                 f"{run}: was started by {was}, and is now resumed by {now}: a step would have another number of pairs. "
                 f"Launch {was} as before, or give another folder with -o."
             )
-        return record
+        return record | {"recipe": plain}  # the kept one may be too old to have all fields
     if run.exists() and (not run.is_dir() or any(not _may_precede_run(path) for path in run.iterdir())):
         raise CheckpointError(f"{run}: exists and is not a run directory. Give another folder with -o.")
     return {

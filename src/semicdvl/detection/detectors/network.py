@@ -152,7 +152,7 @@ def build_network_detector(
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     record = read_run(run)
     recipe, trained = record.get("recipe", {}), record.get("heads", [])
-    details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if key in recipe}
+    details = {key.capitalize(): str(recipe[key]["name"]) for key in ("method", "model") if recipe.get(key)}
     loaded = load_network(run, device=chosen, train_heads=True, trust=trust)
     known = isinstance(trained, list) and "segmentation" in trained and "segmentation" in read_heads(loaded)
     heads = SEGMENTATION if known else CHANGE_HEAD_ONLY

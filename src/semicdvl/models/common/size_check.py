@@ -13,14 +13,13 @@ COMMON_OPTION = 1024
 """A network with no greater number among its options is built at once; else its parameters are counted first."""
 
 
-def refuse_giant(name: str, options: Mapping[str, Any], build: Callable[[], Any], *, place: str = "") -> None:
+def refuse_giant(name: str, options: Mapping[str, Any], build: Callable[[], Any]) -> None:
     """Refuse options of a network that no machine could hold.
 
     Args:
         name: of the network.
         options: what it is built with.
         build: builds it; called without memory for its numbers, where an option is unusually large.
-        place: begins the error message: the file that describes the network.
 
     Raises:
         ConfigError: a number is beyond `limits.MAX_NETWORK_OPTION`, or the network has too many parameters.
@@ -28,7 +27,7 @@ def refuse_giant(name: str, options: Mapping[str, Any], build: Callable[[], Any]
     key, greatest = max(_list_numbers(options), key=lambda one: one[1], default=("", 0))
     if greatest > MAX_NETWORK_OPTION:
         raise ConfigError(
-            f"{place}model '{name}': {key} = {shorten(greatest)}, and {MAX_NETWORK_OPTION:,} is possible. "
+            f"model '{name}': {key} = {shorten(greatest)}, and {MAX_NETWORK_OPTION:,} is possible. "
             "Give a smaller number."
         )
     if greatest <= COMMON_OPTION:
@@ -44,7 +43,7 @@ def refuse_giant(name: str, options: Mapping[str, Any], build: Callable[[], Any]
         return
     if count > MAX_NETWORK_PARAMETERS:
         raise ConfigError(
-            f"{place}model '{name}': with {key} = {greatest} it would have {count:,} parameters, and "
+            f"model '{name}': with {key} = {greatest} it would have {count:,} parameters, and "
             f"{MAX_NETWORK_PARAMETERS:,} are possible. Give a smaller number."
         )
 
