@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,20 @@ def test_own_crops_of_a_picture_stay_together_and_leaks_are_counted() -> None:
 )
 def test_names_of_crops_name_their_picture(name: str, picture: str | None) -> None:
     assert find_cropped_picture(name) == picture
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "é" * 200, "a/" * 3_000])
+def test_a_split_may_name_files_that_no_system_has(name: str, tmp_path: Path) -> None:
+    path, made = _written(tmp_path)
+    labelled = (replace(made.labelled[0], after=tmp_path / "data" / name), *made.labelled[1:])
+    write_split(path, replace(made, labelled=labelled), root=tmp_path / "data")
+    with pytest.raises(DataError, match=r"1 of [0-9]+ files do not exist"):
+        read_split(path)
+
+
+def test_a_split_of_another_run_is_refused(tmp_path: Path) -> None:
+    path, made = _written(tmp_path)
+    digest = json.loads(path.read_text())["sha256"]
+    assert read_split(path, sha256=digest) == made
+    with pytest.raises(DataError, match=r"split\.json: is the split of another run than the run\.json beside it"):
+        read_split(path, sha256="0" * 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.tiny_training import build_tiny_recipe
 import semicdvl as cd
 from semicdvl.atomic_files import write_json
 from semicdvl.cli.tables import build_metrics_table
+from semicdvl.data.split_file import read_split, write_split
 from semicdvl.errors import ConfigError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.metrics.objects import ObjectCounts
@@ -83,3 +85,26 @@ def test_an_unfinished_training_is_told_where_its_network_is_used(
             assert (told in printed) is not is_finished
         record = json.loads((run / "run.json").read_text())
         write_json(run / "run.json", record | {"status": "started"})
+
+
+def test_a_run_whose_data_are_elsewhere_now_is_scored_and_told_by_names(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    train_recipe(build_tiny_recipe(tmp_path / "data", None, method__name="supervised"), tmp_path / "run", quiet=True)
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    code, printed, complaint = command(capsys, "evaluate", tmp_path / "run", tmp_path / "moved", "--split", "all")
+    assert code == 0 and "6 pairs are from the training of this run" in printed, complaint
+
+
+def test_the_split_beside_a_run_is_its_own(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_recipe(build_tiny_recipe(data, None, method__name="supervised"), tmp_path / "run", quiet=True)
+    split = tmp_path / "run" / "split.json"
+    made = read_split(split)
+    write_split(split, replace(made, labelled=made.test, test=made.labelled), root=data)
+    code, _, complaint = command(capsys, "evaluate", tmp_path / "run", data)
+    assert code == 2 and "split.json: is the split of another run than the run.json beside it" in complaint
+    split.unlink()
+    split.symlink_to("nowhere")
+    code, _, complaint = command(capsys, "evaluate", tmp_path / "run", data, "--split", "all")
+    assert code == 2 and "split.json: cannot be read (No such file or directory)" in complaint

@@ -14,7 +14,7 @@ from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.data.change_dataset import require_unique_names
 from semicdvl.errors import ConfigError, DataError, InputError
 from semicdvl.reading.json_files import describe_fault, read_json
-from semicdvl.reading.regular_files import resolve_links
+from semicdvl.reading.regular_files import is_file, resolve_links, shorten_path
 from semicdvl.types import ClassFiles, ClassLegend, PairFiles, Split
 
 SPLIT_FORMAT = "semicdvl-split-1"
@@ -97,12 +97,14 @@ def write_split(path: Path, split: Split, *, root: Path, notes: Mapping[str, str
     return digest
 
 
-def read_split(path: Path, *, root: Path | None = None) -> Split:
+def read_split(path: Path, *, root: Path | None = None, sha256: str | None = None, need_files: bool = True) -> Split:
     """Read a split, and check that it was not edited and that its files exist.
 
     Args:
         path: file from `write_split`.
         root: where the folder of the data is now; None: where it was when the split was written.
+        sha256: hash that the split has, where a run's record names it; None: any.
+        need_files: whether files that do not exist are an error.
 
     Raises:
         InputError: the file is missing or not a split.
@@ -123,11 +125,14 @@ def read_split(path: Path, *, root: Path | None = None) -> Split:
     hashed = {key: content[key] for key in ("notes", *_PARTS, "legends") if key in content}
     if hash_values(SPLIT_FORMAT, hashed) != content.get("sha256"):
         raise DataError(f"{path}: the lists do not fit the hash in the file: it was edited or damaged. {_REMAKE}.")
+    if sha256 not in (None, given.sha256):
+        raise DataError(f"{path}: is the split of another run than the run.json beside it. {_REMAKE}.")
     base = root or Path(content["root"])
     split = Split(**{part: tuple(_pair_from_json(entry, base, legends) for entry in content[part]) for part in _PARTS})
     require_unique_names(str(path), [pair.name for part in _PARTS for pair in getattr(split, part)])
     _require_inside(path, split, base)
-    _require_files(path, split, base)
+    if need_files:
+        _require_files(path, split, base)
     return split
 
 
@@ -200,9 +205,9 @@ def _require_inside(path: Path, split: Split, root: Path) -> None:
 def _require_files(path: Path, split: Split, root: Path) -> None:
     """Raise if files of the split are missing."""
     files = _list_files(pair for part in _PARTS for pair in getattr(split, part))
-    missing = sorted(file for file in files if not file.is_file())
+    missing = sorted(file for file in files if not is_file(file))
     if missing:
         raise DataError(
-            f"{path}: {len(missing)} of {len(files)} files do not exist, e.g. {missing[0]}."
+            f"{path}: {len(missing)} of {len(files)} files do not exist, e.g. {shorten_path(missing[0])}."
             f" Give the present folder of the data as root (it was {root})."
         )

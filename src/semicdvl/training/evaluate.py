@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +25,10 @@ from semicdvl.metrics.pair_sets import ClassEvaluation, PairSetCounts, RunScores
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
 from semicdvl.raster.stored_values import Stretch
-from semicdvl.reading.regular_files import resolve_links
+from semicdvl.reading.regular_files import is_file, resolve_links
 from semicdvl.training.batches import normalise_images
 from semicdvl.training.distributed import ProcessGroup, join_process_group
-from semicdvl.types import IGNORE, InputBands, LabelledBatch, Outputs, PairFiles
+from semicdvl.types import IGNORE, InputBands, LabelledBatch, Outputs, PairFiles, Split
 
 LabelValues = Mapping[int, int] | None
 CountsT = TypeVar("CountsT", ConfusionCounts, ObjectCounts, TransitionObjectCounts)
@@ -234,7 +234,8 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     recipe, stretch = record["recipe"], read_run_stretch(record)
     names = tuple((recipe.get("classes") or {}).get("names", ()))
     model = load_network(run, device=str(processes.device), train_heads=bool(names), trust=trust)
-    pairs = _select_pairs(run, dataset, subset)
+    own = _read_own_split(run, record)
+    pairs = _select_pairs(own, dataset, subset)
     if not pairs:
         raise DataError(
             f"{dataset.name}: no pair of '{subset}' has a label to evaluate on. Take all labelled pairs (--split all),"
@@ -254,17 +255,25 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     )
     scores = RunScores(counts.list_meaningful_scores())
     scores.classes = counts.classes
-    scores.pair_count, scores.trained_count = len(pairs), _count_trained_pairs(run, pairs)
+    scores.pair_count, scores.trained_count = len(pairs), _count_trained_pairs(own, pairs)
     return scores
 
 
-def _select_pairs(run: Path, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:
+def _read_own_split(run: Path, record: dict[str, Any]) -> Split | None:
+    """Return the split that a run was trained with, whether its files are still there or not; None: it has none."""
+    path = run / "split.json"
+    if not path.exists() and not path.is_symlink():  # an imported run
+        return None
+    return read_split(path, sha256=(record.get("split") or {}).get("sha256"), need_files=False)
+
+
+def _select_pairs(split: Split | None, dataset: ChangeDataset, subset: str) -> tuple[PairFiles, ...]:
     """Return the pairs of a subset, in the run's own split where the data is what the run was trained with."""
     labelled = tuple(pair for pair in dataset.pairs if pair.has_label)
     if subset == "all":
         return labelled
-    if (run / "split.json").exists():
-        own: tuple[PairFiles, ...] = getattr(read_split(run / "split.json"), subset)
+    if split is not None:
+        own: tuple[PairFiles, ...] = getattr(split, subset)
         if own and {_identify(pair) for pair in own} <= {_identify(pair) for pair in labelled}:
             return own
     if subset not in dataset.subsets:
@@ -280,10 +289,16 @@ def _identify(pair: PairFiles) -> tuple[Path, tuple[int, int, int, int] | None]:
     return resolve_links(pair.before), pair.window_px
 
 
-def _count_trained_pairs(run: Path, pairs: Sequence[PairFiles]) -> int:
-    """Return how many of the pairs the run was trained on, with their labels or without."""
-    if not (run / "split.json").exists():
+def _count_trained_pairs(split: Split | None, pairs: Sequence[PairFiles]) -> int:
+    """Return how many of the pairs the run was trained on, with their labels or without.
+
+    Where none of the run's own files is there any more, since data or run were moved, pairs are told by their names.
+    """
+    if split is None:
         return 0
-    split = read_split(run / "split.json")
-    trained = {_identify(pair) for pair in split.labelled + split.unlabelled}
+    own = split.labelled + split.unlabelled
+    if not any(is_file(pair.before) for pair in own):
+        names = {pair.name for pair in own}
+        return sum(pair.name in names for pair in pairs)
+    trained = {_identify(pair) for pair in own}
     return sum(_identify(pair) in trained for pair in pairs)
