@@ -156,3 +156,10 @@ def test_a_suite_is_no_recipe_and_a_folder_that_is_not_there_names_the_option(tm
     )
     with pytest.raises(InputError, match=r"nowhere: does not exist\..*--set data\.root=DIR"):
         cd.train(_write(tmp_path, RECIPE.replace('"data"', '"nowhere"')), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("base", ["a" * 300, "é" * 200])
+def test_a_base_that_no_system_has_is_refused_by_the_recipe(base: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, f'base = "{base}"\n')
+    with pytest.raises(InputError, match=r"are possible\. Correct the name in .*mine\.toml\."):
+        load_recipe(path)

@@ -21,10 +21,11 @@ from tests.robustness.mutations import build_npy, build_safetensors
 from tests.support.paths import ROOT
 
 from semicdvl.errors import InputError
+from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.reading import limits
 from semicdvl.reading.array_files import read_npy, read_npz
 from semicdvl.reading.json_files import check_values, parse_json, read_json
-from semicdvl.reading.regular_files import find_file_fault, find_path_fault, read_bytes
+from semicdvl.reading.regular_files import exists, find_file_fault, find_path_fault, is_file, read_bytes
 from semicdvl.reading.tensor_files import read_header, read_tensors
 
 
@@ -208,3 +209,19 @@ def test_every_limit_is_documented() -> None:
     for name in ("MAX_NESTING", "MAX_ARRAY_AXES", "MAX_TENSORS", "MAX_NETWORK_OPTION", "MAX_WORDS", "MAX_PICTURE_PX"):
         line = next(line for line in page.splitlines() if f"`{name}`" in line)
         assert f"{getattr(limits, name):,}" in line
+
+
+# ------------------------------------------------------------------------------------------------ names and permissions
+@pytest.mark.parametrize("name", ["a" * 300, "é" * 200, "a/" * 3_000, "a\0b", "loop", "file/below", "missing"])
+def test_a_name_that_the_system_does_not_take_is_that_of_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    put(tmp_path, "file", b"")
+    assert not exists(tmp_path / name) and not is_file(tmp_path / name)
+    assert exists(tmp_path / "file") and is_file(tmp_path / "file") and exists(tmp_path) and not is_file(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "a.tif", b"II*\0")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root, who may run the tests, one may read everything
+    with pytest.raises(InputError, match=r"a\.tif: cannot be read \(Permission denied\)\. Give an image"):
+        open_pair(path, path)

@@ -152,6 +152,7 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
 def locate_recipe(name: str | Path, *, named_in: Path) -> Path:
     """Return the recipe that another file names: relative to its folder, or else the shipped one of that name."""
     beside = named_in.parent / name
+    require_file_or_folder(beside, remedy=f"Correct the name in {named_in}")
     return beside if beside.exists() else list_shipped_recipes().get(_name_shipped(Path(name)), beside)
 
 

@@ -28,7 +28,7 @@ from semicdvl.raster.io.open_pair import GRID_CHOICES, open_pair
 from semicdvl.raster.io.pair_reader import RasterPair
 from semicdvl.raster.registration.co_registration import open_registered_pair
 from semicdvl.raster.warp import Alignment
-from semicdvl.reading.regular_files import require_plain_companions
+from semicdvl.reading.regular_files import is_file, require_plain_companions
 from semicdvl.review.folder import RunFacts, ServedPair
 from semicdvl.review.settings import ServeConfig
 from semicdvl.types import ReadingSettings
@@ -195,7 +195,7 @@ def _locate(pair: ServedPair, date: str, given: str | None) -> str:
     name = str(image.path)
     _check_local(name, pair.folder / "run.json")
     path = Path(name)
-    if image.bytes is not None and not path.is_file():
+    if image.bytes is not None and not is_file(path):
         remedy = f"Give its new path: `semicdvl serve {pair.folder} --{date} FILE`"
         raise InputError(name, f"does not exist any more, but {pair.name} was made of it", remedy)
     if image.bytes is not None and path.stat().st_size != image.bytes:

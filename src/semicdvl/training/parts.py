@@ -24,6 +24,7 @@ from semicdvl.methods import create_method
 from semicdvl.methods.common.guidance import VLMGuidance
 from semicdvl.pseudo_labels.published_png import PublishedLabels
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.reading.regular_files import exists, is_file
 from semicdvl.registry import build_part
 from semicdvl.training.distributed import ProcessGroup
 from semicdvl.types import Method, PairFiles, Split, VLMLabels, VLMLabelSource
@@ -145,14 +146,14 @@ def make_split(config: DataConfig, *, select: str = "val") -> Split:
 
 def _split_dataset(config: DataConfig, root: Path) -> Split:
     """Split one data set."""
-    if config.dataset in DATASETS and not root.exists():  # a reader of the user's own may read something else
+    if config.dataset in DATASETS and not exists(root):  # a reader of the user's own may read something else
         raise InputError(
             root, "does not exist", "Give the folder of the data set in the recipe, or --set data.root=DIR"
         )
     dataset = read_dataset(config, root)
     if isinstance(config.labelled, Path):
         lists = config.labelled
-        if lists.is_file() or not lists.parent.is_dir() or (lists.parent == Path() and not lists.is_dir()):
+        if is_file(lists) or not lists.parent.is_dir() or (lists.parent == Path() and not lists.is_dir()):
             raise DataError(
                 f"data.labelled = '{lists}': is neither a fraction, such as 0.05 for 5 %, nor a folder with "
                 f"labeled.txt and unlabeled.txt, such as {root / 'list' / '5%'}. Give one of these."

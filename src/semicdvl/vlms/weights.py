@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from semicdvl.atomic_files import hash_file, hash_values
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.reading.json_files import read_json, read_model
+from semicdvl.reading.regular_files import is_file
 
 log = logging.getLogger("semicdvl")
 
@@ -183,7 +184,7 @@ def _is_complete(folder: Path) -> bool:
                 names = set(read_model(index, _Index, remedy="").weight_map.values())
             except InputError:
                 return False
-            return all((folder / name).is_file() for name in names)
+            return all(is_file(folder / name) for name in names)
     return any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin"))
 
 

@@ -88,6 +88,14 @@ def objects_of(root: Path) -> dict[str, int]:
 
 
 # ------------------------------------------------------------------------------------------------ the table
+def test_a_date_of_many_tiles_is_read(images):
+    names = [f"A/tile_{at:03d}.png" for at in range(60)]
+    for name in names:
+        shutil.copy(images / "A" / "one.png", images / name)
+    pair = read_pairs(table(images, (",".join(names), "B/one.png"), columns="before,after")).pairs[0]
+    assert pair.before.split(",") == [str(images / name) for name in names]
+
+
 def test_paths_are_meant_from_the_table_and_names_are_made_from_the_files(images, monkeypatch):
     monkeypatch.chdir("/")
     (images / "tiles-v1.2").mkdir()

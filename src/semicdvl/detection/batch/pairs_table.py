@@ -16,7 +16,7 @@ from typing import Any
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.reading.folder_kinds import describe_folder, is_folder
-from semicdvl.reading.regular_files import resolve_links
+from semicdvl.reading.regular_files import exists, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file
 
@@ -201,7 +201,7 @@ def _resolve_paths(folder: Path, text: str) -> str:
     """Return a cell with its paths relative to the folder of the table."""
     if "://" in text or text.startswith("/vsi") or ("," not in text and not is_local_name(text)):
         return text
-    if "," not in text or (folder / text).exists():
+    if "," not in text or exists(folder / text):
         path = folder / text
         return str(resolve_links(path) if ".." in path.parts else path)
     return ",".join(_resolve_paths(folder, part.strip()) for part in text.split(",") if part.strip())
@@ -213,7 +213,7 @@ def _find_image_fault(given: str) -> str | None:
         parts = resolve_input(given).gdal_names
     except InputError as error:
         return f"{error.path}: {error.problem}"
-    missing = [part for part in parts if is_local_name(part) and not Path(part).exists()]
+    missing = [part for part in parts if is_local_name(part) and not exists(part)]
     return f"{missing[0]} does not exist" if missing else None
 
 

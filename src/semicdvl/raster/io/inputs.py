@@ -19,7 +19,7 @@ import rasterio
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import ACCESS_SETTINGS, LOCAL_SETTINGS
 from semicdvl.reading.folder_kinds import DATA_SET, FOLDER, describe_folder
-from semicdvl.reading.regular_files import find_path_fault, require_file_or_folder
+from semicdvl.reading.regular_files import exists, require_file_or_folder
 
 ImageInput = str | Path | Sequence[str | Path]
 """One image, or several files that make a mosaic: see `resolve_input`."""
@@ -120,7 +120,7 @@ def is_remote_name(gdal_name: str) -> bool:
 
 def is_local_name(gdal_name: str) -> bool:
     """Tell whether a name is that of a file on the local file system."""
-    return not gdal_name.startswith("/vsi") and not (_GDAL_PREFIX.match(gdal_name) and not Path(gdal_name).exists())
+    return not gdal_name.startswith("/vsi") and not (_GDAL_PREFIX.match(gdal_name) and not exists(gdal_name))
 
 
 def network_access(resolved: ResolvedInput) -> AbstractContextManager[Any]:
@@ -150,7 +150,7 @@ def _hide_credentials(text: str) -> str:
 
 def _split_list(text: str) -> list[str]:
     """Split a list at its commas; the name of an existing file may contain some, and so may the query of an address."""
-    if "," not in text or (find_path_fault(text) is None and Path(text).exists()):
+    if "," not in text or exists(text):
         return [text] if text else []
     separator = r",(?=/vsi|[a-z0-9]+://)" if "://" in text or text.startswith("/vsi") else ","
     return [part.strip() for part in re.split(separator, text) if part.strip()]
