@@ -11,6 +11,9 @@ from tests.support.paths import ROOT
 
 from semicdvl.benchmarking import processes
 from semicdvl.benchmarking.jobs import TrainingJob
+from semicdvl.benchmarking.worker import _score_last_step
+from semicdvl.config import load_recipe
+from semicdvl.errors import CheckpointError
 
 RECIPES = ROOT / "recipes"
 SUITE = f"""
@@ -141,3 +144,8 @@ def test_a_process_gets_its_gpu_and_its_share_of_the_cores(tmp_path: Path, monke
     assert [Path(name).name for name, _, _ in started] == [f"{number}.json" for number in range(5)]
     assert [device for _, device, _ in started] == ["0", "2", "0", "0", "2"]  # three run, end together, then two
     assert {threads for _, _, threads in started} == {"2"}
+
+
+def test_a_run_without_its_last_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run: has lost the weights of its last step \(state/\)\. Delete it"):
+        _score_last_step(load_recipe(RECIPES / "small-supervised.toml"), tmp_path / "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sqlite3
 
@@ -15,6 +16,7 @@ from tests.support.synthetic_rasters import UTM, at
 
 import semicdvl as cd
 from semicdvl.review import images
+from semicdvl.review.labels.training import RECIPE_FILE, RECIPE_NAME, read_recipe_name
 from semicdvl.review.store.database import ReviewStore
 
 TILE = "/api/pairs/out/tiles/{}/0/0/0"
@@ -258,3 +260,12 @@ def test_more_pairs_than_are_kept_open(scene, tmp_path) -> None:
         body = {"version": 1, "state": "rejected"}
         assert client.post("/api/pairs/pair0/changes/1/decision", json=body).status_code == 200
         assert client.post("/api/pairs/pair0/changes/1/decision", json=body).status_code == 409
+
+
+def test_a_recipe_that_is_none_has_the_usual_name(tmp_path) -> None:
+    for content in ("a = " + "[" * 5_000, "a = 1", "name = ", "name = 1" + "0" * 5_000):
+        (tmp_path / RECIPE_FILE).write_text(content)
+        assert read_recipe_name(tmp_path) == RECIPE_NAME
+    (tmp_path / RECIPE_FILE).unlink()
+    os.mkfifo(tmp_path / RECIPE_FILE)
+    assert read_recipe_name(tmp_path) == RECIPE_NAME

@@ -29,9 +29,10 @@ from semicdvl.checkpoint import (
 )
 from semicdvl.config import Recipe, parse_recipe
 from semicdvl.data.split_file import read_split
-from semicdvl.errors import DivergedError, SemicdvlError
+from semicdvl.errors import CheckpointError, DivergedError, SemicdvlError
 from semicdvl.metrics.pair_sets import HEADLINE_SCORES
 from semicdvl.reading.json_files import read_json
+from semicdvl.training.checkpoint import find_last_checkpoint
 from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train_recipe
 from semicdvl.training.validation import list_scored_classes
@@ -84,7 +85,9 @@ def _train_and_score(recipe: Recipe, run: Path) -> dict[str, Any]:
         "test": _select_scores(trained.test),
         "test_last": _select_scores(last),
         "test_best": record.get("test_best"),
-        "pairs": {subset: record["split"][subset] for subset in ("labelled", "unlabelled", "val", "test")},
+        "pairs": {
+            subset: (record.get("split") or {}).get(subset, 0) for subset in ("labelled", "unlabelled", "val", "test")
+        },
         "seconds": trained.seconds,
         "total_seconds": time.monotonic() - began,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -102,7 +105,9 @@ def _select_scores(scores: Mapping[str, float]) -> dict[str, float | None]:
 
 def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
     """Score the weights of the last step on test; with a moving average, those of the average, as validation does."""
-    newest = max((run / "state").glob("[0-9]*"))
+    newest = find_last_checkpoint(run)
+    if newest is None:
+        raise CheckpointError(f"{run}: has lost the weights of its last step (state/). Delete it to train it again.")
     averaged = newest / "teacher.safetensors"
     if averaged.exists():
         inside = load_weights(averaged).items()

@@ -106,6 +106,17 @@ def test_features_are_kept_as_they_are(tmp_path: Path):
     assert len(vlm.asked) == 1
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_kept_features_that_are_not_finite_count_as_missing(value: float, tmp_path: Path):
+    vlm = Counting()
+    cached = cache_answers(vlm, AnswerCache(tmp_path))
+    cached.segment_with_features(IMAGE, ("house",))
+    (path,) = (path for path in tmp_path.glob("*/*.npz") if "features" in np.load(path).files)
+    np.savez(path, features=np.full((2, 3, 4), value, np.float32))
+    _, features_DHW = cached.segment_with_features(IMAGE, ("house",))
+    assert (features_DHW == np.float32(1 / 3)).all() and len(vlm.asked) == 2
+
+
 def test_instances_are_kept_with_all_words_of_a_question(tmp_path: Path):
     vlm = WithInstances()
     cached = cache_answers(vlm, AnswerCache(tmp_path))

@@ -167,7 +167,8 @@ class _FeatureCachingVLM(CachedVLM):
 def _holds_features(arrays: dict[str, NDArray[Any]]) -> bool:
     """Tell whether an entry holds a map of features, or none as an empty one."""
     features = arrays.get("features")
-    return features is not None and features.ndim == 3 and features.dtype == np.float32
+    is_map = features is not None and features.ndim == 3 and features.dtype == np.float32
+    return is_map and bool(np.isfinite(arrays["features"]).all())
 
 
 def _check_scores(answer: Segments, image_HWC: NDArray[np.uint8]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from semicdvl.atomic_files import write_atomically
 from semicdvl.ceg.prompts import Prompts, resolve_prompts
+from semicdvl.config import read_toml
 from semicdvl.data.patch_files import LABEL_VALUES_OPTION
-from semicdvl.errors import ConfigError
+from semicdvl.errors import ConfigError, InputError
 from semicdvl.outputs.command_name import name_command
 from semicdvl.raster.io.inputs import is_local_name
 from semicdvl.review.folder import RunFacts
@@ -200,8 +200,8 @@ def _describe_correction(prompts: Prompts, gsd_m: float | None) -> str:
 def read_recipe_name(root: Path) -> str:
     """Return the name in the recipe of a training set; the one that older recipes have where there is none."""
     try:
-        return str(tomllib.loads((root / RECIPE_FILE).read_text(encoding="utf-8")).get("name", RECIPE_NAME))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return str(read_toml(root / RECIPE_FILE).get("name", RECIPE_NAME))
+    except InputError:
         return RECIPE_NAME
 
 
