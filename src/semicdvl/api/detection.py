@@ -13,7 +13,6 @@ from semicdvl.api.parts import create_detector, create_vlm_detector, load_detect
 from semicdvl.detection.inputs import ArrayImage
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.raster.io.inputs import ImageInput, is_local_name, resolve_input
-from semicdvl.reading.regular_files import exists
 from semicdvl.types import Detector
 
 if TYPE_CHECKING:
@@ -320,7 +319,7 @@ def _build(
     """
     named = (resolve_input(image) for image in images if not isinstance(image, ArrayImage))
     for name in (name for one in named for name in one.gdal_names):
-        if is_local_name(name) and not exists(name):
+        if is_local_name(name) and not Path(name).exists():
             raise InputError(name, "The file does not exist", "Check the spelling and the folder")
     if isinstance(detector, Detector):
         return detector

@@ -22,7 +22,7 @@ from typing import Any
 
 from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.errors import InputError, OutputError, SemicdvlError, WorkerError
-from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder, require_own_folder
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX, replace_folder
 from semicdvl.outputs.locks import lock_output
 from semicdvl.outputs.messages import make_output_error
 from semicdvl.raster.vector.formats import VECTOR_FORMATS
@@ -135,7 +135,8 @@ def open_work_folder(out: Path, parts: Mapping[str, Any]) -> Iterator[WorkFolder
     """
     folder = out.parent / f".{out.name}.partial"
     with lock_output(out):
-        require_own_folder(folder)
+        if folder.is_symlink():
+            raise OutputError(f"{folder}: is a link, and what it leads to would be emptied. Delete it, or change -o.")
         try:
             folder.mkdir(exist_ok=True)
             yield _prepare_folder(folder, parts)
