@@ -104,7 +104,7 @@ def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"status": "x"}, "status: Input should be 'started' or 'finished'"),
+        ({"status": "x"}, "status: Input should be 'started', 'finished' or 'imported'"),
         ({"heads": 5}, "heads: Input should be a valid list"),
         ({"split": 1.5}, "split: "),
         ({"split": {"val": "many"}}, "split.val: "),

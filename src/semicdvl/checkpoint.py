@@ -97,7 +97,7 @@ class _RunRecord(BaseModel):
     """What is read of a run's record; further fields are kept as they are."""
 
     recipe: _RecordedRecipe
-    status: Literal["started", "finished"] = "finished"
+    status: Literal["started", "finished", "imported"] = "finished"
     heads: list[str] = Field(default_factory=list)
     split: _RecordedSplit | None = None
     processes: int = Field(1, ge=1)
