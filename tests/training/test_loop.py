@@ -15,7 +15,7 @@ from semicdvl.checkpoint import load_weights
 from semicdvl.config import DataConfig, PartConfig, Recipe, TrainConfig
 from semicdvl.errors import DivergedError
 from semicdvl.methods.common.discriminators import adversarial_loss, discriminator_loss, one_hot_label
-from semicdvl.training.checkpoint import TrainingCheckpoint, ramp_moving_average
+from semicdvl.training.checkpoint import TrainingCheckpoint, make_moving_average
 from semicdvl.training.length import TrainingLength
 from semicdvl.training.log import TrainingLog
 from semicdvl.training.loop import FitResult, run_training_loop
@@ -118,7 +118,7 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path, ema: float, ramp: bool, op
 def test_a_ramped_average_follows_closely_at_first() -> None:
     """Decays 1/2, 2/3, 3/4, then 0.75 for good, after a first update that copies."""
     net = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(net, multi_avg_fn=ramp_moving_average(0.75), use_buffers=True)
+    averaged = AveragedModel(net, multi_avg_fn=make_moving_average(0.75, ramp=True), use_buffers=True)
     expected, seen = 0.0, []
     for update, value in enumerate([8.0, 4.0, 1.0, 0.0, 2.0, 6.0]):
         torch.nn.init.constant_(net.weight, value)
@@ -128,6 +128,18 @@ def test_a_ramped_average_follows_closely_at_first() -> None:
         seen.append((averaged.module.weight.item(), expected))
     assert [round(ours, 4) for ours, _ in seen] == [round(theirs, 4) for _, theirs in seen]
     assert seen[:3] == [(8.0, 8.0), (6.0, 6.0), (pytest.approx(13 / 3), pytest.approx(13 / 3))]
+
+
+@pytest.mark.parametrize(("ema", "ramp"), [(0.9, False), (0.996, False), (0.996, True)])
+def test_an_average_keeps_whole_numbers(ema: float, ramp: bool) -> None:
+    """Tables of relative positions, as Swin has them, index weights: 3 * 0.996 + 3 * 0.004 must not become 2."""
+    net = torch.nn.Linear(1, 1)
+    net.register_buffer("places", torch.arange(300), persistent=False)
+    net.register_buffer("shown", torch.tensor([True, False]))
+    averaged = AveragedModel(net, multi_avg_fn=make_moving_average(ema, ramp=ramp), use_buffers=True)
+    for _ in range(20):
+        averaged.update_parameters(net)
+    assert torch.equal(averaged.module.places, net.places) and torch.equal(averaged.module.shown, net.shown)
 
 
 def _events(run: Path) -> list[dict]:

@@ -39,15 +39,21 @@ def find_last_checkpoint(run: Path) -> Path | None:
     return max((run / STATE_FOLDER).glob("[0-9]*"), default=None)
 
 
-def ramp_moving_average(ema: float) -> Callable[[Any, Any, Any], None]:
-    """Return a moving average for `AveragedModel` whose decay rises to `ema`: 1 - 1 / (updates + 1) before.
+def make_moving_average(ema: float, *, ramp: bool = False) -> Callable[[Any, Any, Any], None]:
+    """Return a moving average for `AveragedModel`: weights and running statistics are averaged, whole numbers copied.
 
-    A fixed decay of 0.996 keeps the random weights of a new head for hundreds of steps. Source: UniMatch V2's code.
+    Whole numbers are counters and tables of places; torch averages them, too, and rounds the entries of a table down.
+    With `ramp` the decay rises to `ema`: 1 - 1 / (updates + 1) before. A fixed decay of 0.996 keeps the random weights
+    of a new head for hundreds of steps. Source of the ramp: UniMatch V2's code.
     """
 
     @torch.no_grad()
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        decay = min(1 - 1 / (float(updates) + 1), ema)
+        if not averaged[0].is_floating_point():  # torch calls this once for each data type
+            for own, newest in zip(averaged, current, strict=True):
+                own.copy_(newest)
+            return
+        decay = min(1 - 1 / (float(updates) + 1), ema) if ramp else ema
         get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return update
@@ -92,7 +98,7 @@ class TrainingCheckpoint:
         self.optimizers = dict(zip(("optimizer", "critic_optimizer"), optimizers, strict=False))
         self.ema_model: AveragedModel | None = None
         if ema > 0:
-            average_fn = ramp_moving_average(ema) if ema_ramp else get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]
+            average_fn = make_moving_average(ema, ramp=ema_ramp)
             self.ema_model = AveragedModel(model, multi_avg_fn=average_fn, use_buffers=True)
             self.ema_model.requires_grad_(False)
         self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
