@@ -12,7 +12,7 @@ from tests.support.dataset_files import folder_of_pairs
 from tests.support.tiny_suite import RECIPES, TINY, write_suite
 from typer.testing import CliRunner
 
-from semicdvl.benchmarking.config import Suite, load_suite
+from semicdvl.benchmarking.config import FolderEntry, Suite, load_suite
 from semicdvl.benchmarking.data import UNLABELLED_COPY_SUFFIX, prepare_data
 from semicdvl.benchmarking.jobs import check_suite, plan_jobs
 from semicdvl.benchmarking.processes import choose_least_busy
@@ -313,6 +313,37 @@ def test_published_lists_and_a_second_data_set(tmp_path: Path) -> None:
     assert [pair.name for pair in division.labelled] == ["a0"]
     assert {pair.name[0] for pair in division.unlabelled} == {"b"}
     assert [pair.name for pair in division.test] == ["a6", "a7"]
+
+
+@pytest.mark.parametrize(("fraction", "labelled", "unlabelled"), [(1.0, 4, 0), (0.0, 0, 4)])
+def test_all_or_no_labels_with_published_lists(tmp_path: Path, fraction: float, labelled: int, unlabelled: int) -> None:
+    """No lists are published for these shares: train.txt is divided, and the held-out pairs stay those of the lists."""
+    root = folder_of_pairs(tmp_path / "a", [f"a{at}" for at in range(12)])
+    for stem, numbers in {"train": range(4), "val": range(4, 8), "test": range(8, 12)}.items():
+        (tmp_path / f"{stem}.txt").write_text("".join(f"a{number}\n" for number in numbers))
+    place = prepare_data(FolderEntry(name="own", root=root, lists=tmp_path), tmp_path / "data")
+    assert place is not None
+    split = place.make_split(fraction, 0)
+    assert (len(split.labelled), len(split.unlabelled)) == (labelled, unlabelled)
+    assert [pair.name for pair in (*split.val, *split.test)] == [f"a{number}" for number in range(4, 12)]
+
+
+@pytest.mark.parametrize(("name", "root"), [("levir", "LEVIR-CD-256"), ("whu", "WHU-CD-256")])
+def test_the_shipped_suites_of_detectors_can_be_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, root: str
+) -> None:
+    """They have no fraction of labels, and their test pairs are those of the published list."""
+    monkeypatch.chdir(tmp_path)
+    folder_of_pairs(Path("data", root), [f"a{at}" for at in range(6)])
+    Path("data", root, "list").mkdir()
+    for number, subset in enumerate(("train", "val", "test")):
+        Path("data", root, "list", f"{subset}.txt").write_text(f"a{2 * number}\na{2 * number + 1}\n")
+    suite = load_suite(f"suites/table5-{name}")
+    place = prepare_data(suite.data[0], tmp_path / "out" / "data")
+    assert place is not None
+    jobs = plan_jobs(suite, {suite.data[0].name: place}, tmp_path / "out").jobs
+    assert {job.method for job in jobs} == {entry.name for entry in suite.detectors}
+    assert {job.pairs for job in jobs} == {2}
 
 
 def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_lists_are_read_and_picked(tmp_path: Path) -> None:
     made = select_split(_set(6), names)
     assert [pair.name for pair in made.labelled] == ["p1", "p2"]
     assert read_published_lists(root, part=None).labelled == ("p2", "p3", "p1")
+    assert read_published_lists(root, part="100%") == read_published_lists(root, part=1.0)
+    assert read_published_lists(root, part="100%") == read_published_lists(root, part=None)
     with pytest.raises(DataError, match="1 of 2 labelled pairs has no label file"):
         select_split(_set(6, labelled=2), names)
     with pytest.raises(DataError, match="list 'test' names 1 of 1"):

@@ -101,7 +101,7 @@ class FolderEntry(DataEntry):
     root: Path
     store: Path | None = Field(None, description="what `semicdvl pseudo` wrote; None: methods with a VLM are left out")
     lists: Path | None = Field(
-        None, description="published lists: 5%/labeled.txt, ...; None: drawn by fraction and seed"
+        None, description="published lists: train.txt, 5%/labeled.txt, ...; None: drawn by fraction and seed"
     )
     unlabelled: Path | None = Field(None, description="another data set, whose training pairs join without labels")
     val_frac: float = Field(0.15, ge=0, lt=1)
@@ -113,7 +113,7 @@ class FolderEntry(DataEntry):
         return DataConfig(
             dataset=self.dataset,
             root=self.root,
-            labelled=fraction if self.lists is None or fraction == 0 else self.lists / f"{100 * fraction:g}%",
+            labelled=fraction if self.lists is None else self.lists / f"{100 * fraction:g}%",
             val_frac=self.val_frac,
             test_frac=self.test_frac,
             split_seed=seed,

@@ -171,7 +171,10 @@ def _prepare_folder(entry: FolderEntry, home: Path) -> PreparedData:
     """Take the user's data set as it is; its store exists already."""
 
     def make_folder_split(fraction: float, seed: int) -> Split:
-        return make_split(entry.make_data_config(fraction, seed))
+        if entry.lists is None or fraction > 0:
+            return make_split(entry.make_data_config(fraction, seed))
+        whole = make_split(entry.make_data_config(1.0, seed))  # held-out pairs are those of the lists, as with labels
+        return replace(whole, labelled=(), unlabelled=whole.unlabelled or whole.labelled)
 
     return PreparedData(entry.name, entry.root, entry.store, home / "splits", make_folder_split)
 

@@ -28,6 +28,8 @@ _CROP_NAME = re.compile(
 """`PICTURE_row_col`, also as `_r3_c4`, `_x0_y256` and `_row_0_col_256`, and `PICTURE_tile12`. Not the patches of
 `prepare` (`r00000_c00256`), which keep a gap between subsets."""
 _PREPARED_NAME = re.compile(r"r\d{5,6}_c\d{5,6}$")
+ALL_LABELS = "100%"
+"""The share of labels for which no lists are published: train.txt says it all."""
 MIN_PICTURES = 3
 """Crops are divided by picture from this many pictures on: one each for training, validation and test."""
 
@@ -169,7 +171,8 @@ def read_published_lists(folder: Path | str, *, part: str | float | None) -> Spl
 
     Args:
         folder: holds the lists.
-        part: folder of the labelled and unlabelled list ("5%", or 0.05 for it); None: all of train.txt is labelled.
+        part: folder of the labelled and unlabelled list ("5%", or 0.05 for it); None, or "100%" without such a folder:
+            all of train.txt is labelled.
 
     Raises:
         InputError: a list is missing.
@@ -177,9 +180,9 @@ def read_published_lists(folder: Path | str, *, part: str | float | None) -> Spl
     """
     folder = Path(folder)
     val, test = read_name_list(folder / "val.txt"), read_name_list(folder / "test.txt")
-    if part is None:
+    below = None if part is None else folder / (part if isinstance(part, str) else f"{part * 100:g}%")
+    if below is None or (below.name == ALL_LABELS and not below.is_dir()):
         return SplitNames(read_name_list(folder / "train.txt"), (), val, test)
-    below = folder / (part if isinstance(part, str) else f"{part * 100:g}%")
     if not below.is_dir():
         known = ", ".join(sorted(each.name for each in folder.iterdir() if each.is_dir())) or "none"
         raise DataError(f"{folder}: has no lists for '{below.name}'. Known: {known}.")
