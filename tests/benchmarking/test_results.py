@@ -225,6 +225,14 @@ def test_costs_are_drawn_for_each_method_and_share(tmp_path: Path) -> None:
     assert "Time and memory of each method" in page and page.count("<svg") == 2
 
 
+def test_a_run_without_labels_is_not_called_untrained() -> None:
+    """A VLM teaches methods without any label, too: beside detectors they share the colour of no labels."""
+    axes = MagicMock()
+    rows = group_over_seeds([outcome("B", 0.0, 0, 0.5), outcome("VLM", 0.0, 0, 0.1, steps=None)])
+    _draw_cost_panel(axes, rows, "seconds", "seconds")
+    assert [call.kwargs["label"] for call in axes.errorbar.call_args_list] == ["none", "_"]
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-1, 1))
 def test_spread_follows_a_shift(values: list[float], shift: float) -> None:
     one, moved = Spread.from_values(values), Spread.from_values([value + shift for value in values])

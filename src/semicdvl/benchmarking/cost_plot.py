@@ -58,7 +58,7 @@ def _draw_cost_panel(axes: Any, rows: Sequence[ResultGroup], key: str, words: st
     """Draw one cost of all methods on a data set."""
     lines = _group_by_method(rows)
     for at, share in enumerate(sorted({row.labelled for row in rows})):
-        label, style = format_percent(share) if share else "not trained", MARKERS[at % len(MARKERS)]
+        label, style = format_percent(share) if share else "none", MARKERS[at % len(MARKERS)]
         for place, some in enumerate(lines.values()):
             spread = next((row.compute_cost_spread(key) for row in some if row.labelled == share), None)
             if spread is not None:
