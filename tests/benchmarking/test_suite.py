@@ -384,6 +384,11 @@ def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new:
     [
         ("steps = 2", "stepps = 2", "set of the suite: unknown key 'train.stepps'. Did you mean 'steps'?"),
         ("crop_px = 64\n\n[[data", "crop = 64\n\n[[data", "set of the method: unknown key 'data.crop'."),
+        (
+            "steps = 2",
+            'steps = 2\nselect = "test"',
+            "set test_best = true at the top of the suite: a column",
+        ),
     ],
 )
 def test_a_wrong_change_of_a_recipe_is_sought_in_the_suite(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -110,8 +110,8 @@ def check_suite(suite: Suite) -> None:
 
     Raises:
         InputError: a recipe is missing or not TOML.
-        ConfigError: a recipe, a method or a network is unknown or has other options; or a network lacks what its
-            method needs (what `plan_jobs` leaves out is not refused).
+        ConfigError: a recipe, a method or a network is unknown or has other options; a network lacks what its method
+            needs (what `plan_jobs` leaves out is not refused); or the test pairs would choose the step.
     """
     networks = suite.models or (ModelEntry(name=RECIPE_MODEL),)
     for method, model in product(suite.methods, networks):
@@ -125,10 +125,20 @@ def check_suite(suite: Suite) -> None:
                 source=str(method.recipe),
                 find_source=partial(_find_source, suite=suite, method=method, model=model),
             )
+            _refuse_choice_on_test(recipe)
             _find_incompatibility(recipe, is_refused=not suite.models and _has_labels(suite, method, recipe))
         except ConfigError as error:
             network = f" with network '{model.name}'" if suite.models else ""
             raise ConfigError(f"suite '{suite.name}', method '{method.name}'{network}: {error}") from None
+
+
+def _refuse_choice_on_test(recipe: Recipe) -> None:
+    """Refuse a recipe whose step the test pairs choose: its scores would stand in the column of validation."""
+    if recipe.train.select == "test":
+        raise ConfigError(
+            "train.select = 'test' chooses the step on the test pairs, and a suite compares steps chosen on validation."
+            " Take it out, and set test_best = true at the top of the suite: a column of its own then has such scores."
+        )
 
 
 def plan_jobs(suite: Suite, prepared: Mapping[str, PreparedData], out: Path) -> JobPlan:

@@ -58,7 +58,7 @@ class ResultGroup:
     outcomes: tuple[Outcome, ...]
 
     def compute_score_spread(self, which: str, score: str) -> Spread | None:
-        """Return the spread of a score over the finished seeds; `which` is a key of `STEPS`."""
+        """Return the spread of a score over the finished seeds; `which` is a key of `SELECTED_STEPS`."""
         return Spread.from_values(
             [one[which][score] for one in self._list_finished() if one.get(which) and one[which].get(score) is not None]
         )
@@ -147,10 +147,10 @@ class TextTable:
 
 SCORES_NOTE = (
     "Scores of the changed class on the test pairs, counts pooled over all pixels; mean ± sample standard deviation "
-    "over seeds. *val-best*: the step selected on validation; *last*: the last step; *test-best*: the step selected on "
-    "the test pairs themselves, which is optimistic and given only to compare with papers that do so. A score that is "
-    "not defined, such as the precision without any detection, counts as 0. Seconds and memory are per run, evaluation "
-    "included."
+    "over seeds. *val-best*: the step selected on validation, or the last one where the recipe selects none; *last*: "
+    "the last step; *test-best*: the step selected on the test pairs themselves, which is optimistic and given only to "
+    "compare with papers that do so. A score that is not defined, such as the precision without any detection, counts "
+    "as 0. Seconds and memory are per run, evaluation included."
 )
 DIFFERENCES_NOTE = (
     "Differences are of IoU^c, val-best, within each seed that both methods finished, with a 95 % interval by "
