@@ -164,6 +164,7 @@ def _save_checkpoint(run: Path, step: int) -> TrainingCheckpoint:
         {"best": []},
         {"silent": -1},
         {"silent": 1.5},
+        {"seconds": -1.0},
     ],
 )
 def test_a_checkpoint_with_other_numbers_is_refused(change: dict[str, Any], tmp_path: Path) -> None:

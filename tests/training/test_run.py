@@ -106,6 +106,19 @@ def test_a_run_killed_before_its_record_can_be_started(data: Path, tmp_path: Pat
     assert {"run.json", "model.safetensors"} <= names and not any(name.startswith(".") for name in names)
 
 
+def test_the_time_of_a_resumed_training_counts_its_earlier_sessions(data: Path, tmp_path: Path) -> None:
+    """Else tables of costs would show what the last session took; a state of an older version has no time."""
+    recipe = build_tiny_recipe(data, None, method__name="supervised")
+    first = train_recipe(recipe, tmp_path / "run", quiet=True)
+    record, state = tmp_path / "run" / "run.json", tmp_path / "run" / "state" / "00000004" / "state.json"
+    kept = json.loads(state.read_text())
+    assert 0 < kept["seconds"] <= first.seconds
+    for seconds, expected in (({"seconds": 1000.0}, 1000), ({}, 0)):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "started"}))
+        state.write_text(json.dumps({name: kept[name] for name in kept if name != "seconds"} | seconds))
+        assert expected < train_recipe(recipe, tmp_path / "run", quiet=True).seconds < expected + 500
+
+
 def test_a_damaged_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a trained run"):
         load_network(tmp_path)

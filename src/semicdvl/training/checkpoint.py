@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ STATE_FOLDER = "state"
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training ended with: the selected step, its scores, and those of the last step."""
+    """What training ended with: the selected step, its scores, and those of the last step.
+
+    `earlier_seconds` is what the sessions before this one trained up to their last checkpoint, where it was resumed.
+    """
 
     best_step: int
     best: dict[str, float]
     last: dict[str, float]
+    earlier_seconds: float = field(default=0.0, compare=False)
 
 
 def find_last_checkpoint(run: Path) -> Path | None:
@@ -103,6 +108,7 @@ class TrainingCheckpoint:
             self.ema_model.requires_grad_(False)
         self.best_step, self.best, self.last = 0, dict[str, float](), dict[str, float]()
         self.unchanged_validations = 0  # validations in a row that found no change at all
+        self.began, self.earlier_seconds = time.monotonic(), 0.0
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -137,7 +143,7 @@ class TrainingCheckpoint:
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, load_weights(newest / f"{name}.safetensors"), source=newest)
         self.best_step, self.best, self.last = content.best_step, content.best, content.last
-        self.unchanged_validations = content.silent
+        self.unchanged_validations, self.earlier_seconds = content.silent, content.seconds
         self._remove_older()  # those that a process was removing when it was killed
         return content.step
 
@@ -173,7 +179,7 @@ class TrainingCheckpoint:
 
     def to_result(self) -> FitResult:
         """Return the result so far."""
-        return FitResult(self.best_step, self.best, self.last)
+        return FitResult(self.best_step, self.best, self.last, self.earlier_seconds)
 
     def save(self, step: int) -> None:
         """Write a checkpoint, then remove the older ones; of several processes only one does."""
@@ -189,6 +195,7 @@ class TrainingCheckpoint:
                 save_weights(folder / f"{name}.safetensors", _flatten_optimizer(optimizer))
             numbers = {"step": step, "best_step": self.best_step, "best": self.best, "last": self.last}
             numbers["silent"] = self.unchanged_validations
+            numbers["seconds"] = self.earlier_seconds + time.monotonic() - self.began
             write_json(folder / "state.json", numbers)
         self._remove_older()
 
@@ -209,6 +216,7 @@ class _Progress(BaseModel):
     best: dict[str, float]
     last: dict[str, float]
     silent: int = Field(ge=0)
+    seconds: float = Field(0.0, ge=0)
 
 
 def _read_progress(folder: Path) -> _Progress:

@@ -102,7 +102,7 @@ def _train_locked(recipe: Recipe, run: Path, processes: ProcessGroup, *, quiet: 
     guard.require_unchanged()
     if isinstance(parts.store, PseudoLabelStore) and processes.is_main:
         record["guide"] = score_vlm_alone(parts.store, split.val, label_values=loading.label_values, quiet=quiet)
-    seconds = time.monotonic() - began
+    seconds = result.earlier_seconds + time.monotonic() - began
     return finish_record(record, run, result=result, test=test, seconds=seconds, is_main=processes.is_main)
 
 

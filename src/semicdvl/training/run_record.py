@@ -54,7 +54,7 @@ class TrainedRun:
         fit_result: selected step, and scores of the pairs that selected it.
         val: validation scores of the selected step; empty where the test pairs selected it, or there are none.
         test: test scores of the selected step. They selected nothing, unless `selected_on` is "test".
-        seconds: how long it took.
+        seconds: how long it took; of a resumed training with the earlier sessions, up to the last checkpoint of each.
         selected_on: "val"; "test" for parity with published numbers; "last" where no score selected anything.
         vlm_scores: validation scores of the VLM alone, where it guided the training (see `score_vlm_alone`).
         leaks: says that held-out pairs show ground of training pairs, whose scores are then too high.
