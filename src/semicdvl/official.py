@@ -218,7 +218,7 @@ def _format_shape(tensor: Tensor) -> str:
 
 
 def _format_names(names: Iterable[str]) -> str:
-    """List names, at most `SHOWN` of them."""
+    """List names, at most `MAX_LISTED` of them."""
     names = list(names)
     return ", ".join(names[:MAX_LISTED]) + (f", and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
 

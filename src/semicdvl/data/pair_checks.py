@@ -79,7 +79,7 @@ def check_all_pair_files(
 
     Args:
         pairs: what is checked.
-        label_values: as in `images.read_mask`.
+        label_values: as in `labels.files.read_mask`.
         read_masks: also read the label files.
         require_changes: with `read_masks`: some pixel must be labelled as changed.
         read_classes: also read the class maps of both dates.

@@ -45,7 +45,7 @@ def read_pair(
 
     Args:
         pair: the files, and the window of them that makes up the pair.
-        label_values: as in `images.read_mask`; not used with a cache, which has its own.
+        label_values: as in `labels.files.read_mask`; not used with a cache, which has its own.
         cache: decoded files to look in first. Arrays from it are shared: don't write into them.
         with_label: False leaves the label file unread.
 
@@ -77,7 +77,7 @@ def read_label(pair: PairFiles, *, cache: ImageCache) -> UInt8Array | None:
     Without a mask, class maps say so that know classes on changed ground only: where either knows one.
 
     Raises:
-        InputError: as `images.read_mask` and `images.read_classes`.
+        InputError: as `labels.files.read_mask` and `labels.files.read_classes`.
     """
     if pair.label is not None:
         return cache.read_mask(pair.label, pair.window_px)
@@ -92,7 +92,7 @@ def read_class_maps(pair: PairFiles, *, cache: ImageCache) -> ClassMaps:
     """Return the classes of a pair at both dates.
 
     Raises:
-        InputError: as `images.read_classes`, or a map has another size than the pair's images.
+        InputError: as `labels.files.read_classes`, or a map has another size than the pair's images.
     """
     size_px = read_pair_size(pair)
     maps = []

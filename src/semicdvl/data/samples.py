@@ -48,8 +48,8 @@ class LoaderOptions:
         weak: geometry of both views.
         strong: colour jitter and blur of the strong view.
         cutmix: boxes of the strong view.
-        label_values: as in `images.read_mask`.
-        stretch: as in `images.read_rgb`.
+        label_values: as in `labels.files.read_mask`.
+        stretch: as in `images.reading.read_rgb`.
         bands: that are read in place of RGB; None: RGB.
         unlabelled_includes_labelled: labelled pairs are also used as unlabelled ones (published lists: no).
         vlm_for_labelled: labelled batches have the VLM's labels, too.

@@ -11,7 +11,7 @@ Cross-Consistency Training (Ouali et al., 2020) made Siamese.
 
 Differs from the public code: the 1x1 layer comes before the resizing, which is the same function and saves 32 maps at
 full size for each of 27 decoders; virtual adversarial training probes with a step that float32 can see
-(`cct_perturbations.VAT_PROBE`) and leaves no gradient in the decoder's weights.
+(`common.perturbations.VAT_PROBE`) and leaves no gradient in the decoder's weights.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CCT(SiameseNetwork):
     """The network of this module's docstring; `build_cct` makes it.
 
     Attributes:
-        auxiliary: decoders in the order of `cct_perturbations.AUXILIARY_DECODERS`; None without training heads.
+        auxiliary: decoders in the order of `common.perturbations.AUXILIARY_DECODERS`; None without training heads.
         heads: `change`, and `auxiliary` with training heads.
     """
 
