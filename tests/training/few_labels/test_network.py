@@ -280,6 +280,8 @@ def test_networks_and_methods_that_cannot_be_fitted_at_once_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="has no strong views, which method 'semicd_vl' compares with"):
         train_recipe(recipe_of(data, store, "method.strong_view=true"), tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match="learns from pairs without a label by the VLM's alone"):  # not by true ones
+        train_recipe(recipe_of(data, store, "method.vlm_guidance=false"), tmp_path / "run", quiet=True)
     other = ("model.backbone=test_resnet", "model.pretrained=none", "train.optimizer=lbfgs", "train.select=last")
     with pytest.raises(ConfigError, match="model 'siam_light' does not"):
         train_recipe(

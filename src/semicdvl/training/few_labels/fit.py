@@ -52,7 +52,7 @@ def check_fit(recipe: Recipe, method: Method, model: nn.Module) -> None:
 
     Raises:
         ConfigError: the network does not decide pixel by pixel, it is to read other bands than RGB, or the method
-            compares views of a pair.
+            compares views of a pair, or learns from pairs without a label by something else than the VLM.
     """
     if not isinstance(model, PixelwiseNetwork):
         raise ConfigError(
@@ -65,6 +65,11 @@ def check_fit(recipe: Recipe, method: Method, model: nn.Module) -> None:
         raise ConfigError(
             f"train.optimizer = '{OPTIMIZER}' has no strong views, which method '{recipe.method.name}' compares with. "
             "Take 'supervised', or 'semicd_vl' with method.strong_view = false."
+        )
+    if method.uses_unlabelled and not method.uses_vlm:
+        raise ConfigError(
+            f"train.optimizer = '{OPTIMIZER}' learns from pairs without a label by the VLM's alone, which method "
+            f"'{recipe.method.name}' does not use here. Take 'supervised', or set method.vlm_guidance = true."
         )
 
 
