@@ -1,6 +1,6 @@
 """Methods x label fractions x seeds, on one or more data sets -> one table, one plot.
 
-config.py         the suite's TOML file
+config/           the suite's TOML file
 data.py           a suite's data sets -> pairs, VLM labels and splits on disk
 job_files.py      a run -> its name and its files
 jobs.py           suite -> one recipe per training run

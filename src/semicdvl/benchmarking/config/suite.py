@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from semicdvl.ceg.config import CEGLevel, CEGSettings, choose_detection_level
+from semicdvl.benchmarking.config.data_entries import DATA_KINDS, CityEntry, FolderEntry, RealEntry
+from semicdvl.benchmarking.config.rows import DetectorEntry, Fraction, MethodEntry, ModelEntry
 from semicdvl.ceg.prompts import PROMPT_SETS
 from semicdvl.config import (
     ConfigSection,
-    DataConfig,
     check_output_name,
     find_shipped,
     locate_recipe,
@@ -23,176 +23,8 @@ from semicdvl.config import (
 from semicdvl.errors import ConfigError
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
-from semicdvl.types import VLM
 from semicdvl.unsupervised import UNSUPERVISED
 from semicdvl.vlms import VLMS
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-# ------------------------------------------------------------------------------------------------ data sets
-class CEGConfig(ConfigSection):
-    """How the VLM's answers become the labels that are trained on; see `ceg.config.CEGSettings`."""
-
-    level: CEGLevel = "mixed"
-    gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
-    gamma_segmentation: float | None = Field(None, ge=0, le=1, description="None: as gamma")
-    delta: float = Field(0.0, ge=0, le=1)
-
-    def make_settings(self, vlm: VLM) -> CEGSettings:
-        """Return the settings of change event generation with this VLM."""
-        gamma = vlm.gamma if self.gamma is None else self.gamma
-        segmentation = gamma if self.gamma_segmentation is None else self.gamma_segmentation
-        return CEGSettings(level=self.level, gamma=gamma, gamma_segmentation=segmentation, delta=self.delta)
-
-
-class DataEntry(ConfigSection):
-    """What every data set of a suite has."""
-
-    name: str = Field(description="for the table; letters, digits, - and _")
-    ceg: CEGConfig = CEGConfig()
-    draw_seed: int | None = Field(
-        None,
-        ge=0,
-        description="seed of one draw of the labelled pairs (and of the subsets) for all runs, as published lists are; "
-        "None: each seed draws its own",
-    )
-
-
-class CityEntry(DataEntry):
-    """Patches of synthetic cities, and a simulated VLM with errors of chosen size. Each city is in one subset only."""
-
-    kind: Literal["city"] = "city"
-    name: str = "city"
-    city_px: int = Field(1024, ge=64, description="side of a city in pixels")
-    patch_px: int = Field(128, ge=32, description="side of a patch in pixels")
-    train_cities: int = Field(4, ge=1)
-    val_cities: int = Field(1, ge=1)
-    test_cities: int = Field(2, ge=1)
-    first_seed: int = Field(100, ge=0, description="seed of the first city; the others follow")
-    city: dict[str, float] = Field(default_factory=dict, description="fields of CitySpec, such as {haze = 0.3}")
-    vlm: dict[str, float] = Field(default_factory=dict, description="fields of AnswerErrors, such as {miss_frac = 0.3}")
-    classes: bool = Field(
-        False,
-        description="the patches have the classes of both dates (building, road, vegetation, bare, water), and the "
-        "VLM's labels are of these; it is not asked for bare ground",
-    )
-    classes_known: Literal["everywhere", "changed"] = Field(
-        "everywhere",
-        description="where the training patches have classes: everywhere, or on changed ground alone, as in SECOND",
-    )
-
-
-class RealEntry(DataEntry):
-    """Real building-change pairs, crops of FOTBCD and LEVIR-CD; left out, with a note, where the folder is missing."""
-
-    kind: Literal["real"] = "real"
-    name: str = "real"
-    root: Path = Field(Path("../shared/data"), description="holds fotbcd/, fotbcd_instances/, levir/, levir_crops/")
-    crop_px: int = Field(256, ge=64)
-    vlm: str = "aerial"
-
-
-class FolderEntry(DataEntry):
-    """A data set of the user's own, with its pseudo-label store."""
-
-    kind: Literal["folder"] = "folder"
-    dataset: str = Field("folder", description="reader, see `semicdvl list datasets`")
-    root: Path
-    store: Path | None = Field(None, description="what `semicdvl pseudo` wrote; None: methods with a VLM are left out")
-    lists: Path | None = Field(
-        None, description="published lists: train.txt, 5%/labeled.txt, ...; None: drawn by fraction and seed"
-    )
-    unlabelled: Path | None = Field(None, description="another data set, whose training pairs join without labels")
-    val_frac: float = Field(0.15, ge=0, lt=1)
-    test_frac: float = Field(0.25, ge=0, lt=1)
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the reader")
-
-    def make_data_config(self, fraction: float, seed: int) -> DataConfig:
-        """Return the data section of a recipe for a fraction of labels and the seed of their draw."""
-        return DataConfig(
-            dataset=self.dataset,
-            root=self.root,
-            labelled=fraction if self.lists is None else self.lists / f"{100 * fraction:g}%",
-            val_frac=self.val_frac,
-            test_frac=self.test_frac,
-            split_seed=seed,
-            unlabelled=self.unlabelled,
-            options=self.options,
-        )
-
-
-DATA_KINDS: dict[str, type[CityEntry] | type[RealEntry] | type[FolderEntry]] = {
-    "city": CityEntry,
-    "real": RealEntry,
-    "folder": FolderEntry,
-}
-
-
-# ------------------------------------------------------------------------------------------------ what is compared
-class MethodEntry(ConfigSection):
-    """A row that is trained: a recipe with changes."""
-
-    name: str = Field(description="for the table, such as SemiCD-VL")
-    recipe: Path = Field(description="path relative to the suite's file, or the name of a shipped recipe")
-    set: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, by section")
-    labelled: tuple[Fraction, ...] | None = Field(None, description="fractions of this method alone")
-    steps_of: str | None = Field(None, description="another method of the suite: as many steps as that one")
-    store: Path | None = Field(None, description="its own pseudo-label store, in place of the data's")
-
-
-class ModelEntry(ConfigSection):
-    """A network that every method is run with."""
-
-    name: str
-    set: dict[str, Any] = Field(default_factory=dict, description="the recipe's model section, or part of it")
-
-
-class ZeroLabelConfig(ConfigSection):
-    """Change event generation of a detector: options and defaults of `semicdvl detect` without labels."""
-
-    level: CEGLevel | None = Field(None, description="None: the one that the given settings belong to, as in `detect`")
-    gamma: float | None = Field(None, ge=0, le=1, description="None: the VLM's own choice")
-    delta: float = Field(0.0, ge=0, le=1)
-    shift_px: int = Field(0, ge=0)
-    replaced_iou: float | None = Field(None, ge=0, le=1)
-    replaced_class: bool = False
-    min_cosine: float | None = Field(None, ge=-1, le=1, description="with `features`")
-    features: str | None = Field(None, description="backbone whose features are compared, with `min_cosine`")
-    calibrate: bool = False
-    prompts: str = Field("buildings", description="see `semicdvl list prompts`")
-
-    def choose_level(self) -> CEGLevel:
-        """Return the level, given or chosen."""
-        given = [name for name, one in type(self).model_fields.items() if getattr(self, name) != one.default]
-        return self.level or choose_detection_level(given, calibrate=self.calibrate)
-
-    def make_settings(self, vlm: VLM) -> CEGSettings:
-        """Return the settings of change event generation with this VLM."""
-        gamma = vlm.gamma if self.gamma is None else self.gamma
-        own = self.model_dump(exclude={"level", "gamma", "features", "calibrate", "prompts"})
-        return CEGSettings(level=self.choose_level(), gamma=gamma, gamma_segmentation=gamma, **own)
-
-
-class DetectorEntry(ConfigSection):
-    """A row that is not trained: an unsupervised method, or a VLM with change event generation."""
-
-    name: str = Field(description="for the table, such as IR-MAD")
-    method: str | None = Field(None, description="see `semicdvl list classic`, or package.module:builder")
-    vlm: str | None = Field(None, description="in place of `method`: see `semicdvl list vlms`")
-    options: dict[str, Any] = Field(default_factory=dict, description="of the method or the VLM")
-    ceg: ZeroLabelConfig | None = Field(None, description="with `vlm`")
-    fit: Literal["side", "pair"] = Field(
-        "side",
-        description="over what a method computes its statistics and its threshold: `side`, all test pairs together, "
-        "which suits patches, or each `pair` by itself, as `semicdvl detect` does; a VLM has none of these",
-    )
-    gsd_m: float | None = Field(None, gt=0, description="metres per pixel; None: as known of the data set")
-
-    @property
-    def zero_label(self) -> ZeroLabelConfig | None:
-        """Change event generation of a VLM, the default where none is given; None for a method."""
-        return None if self.vlm is None else self.ceg or ZeroLabelConfig()
 
 
 class Suite(ConfigSection):
