@@ -8,7 +8,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from semicdvl.config.sections import ConfigSection, ConfigSectionT, Recipe
+from semicdvl.config.section import ConfigSection, ConfigSectionT
+from semicdvl.config.sections import Recipe
 from semicdvl.errors import ConfigError
 from semicdvl.reading.json_files import shorten
 from semicdvl.registry import suggest_nearest
