@@ -6,7 +6,7 @@ change_dataset.py   what a reader returns; publication.py what its module may de
 labels/             change masks and class maps: what a file of them holds
 readers/            a folder of any layout -> ChangeDataset, one file per data set
 splits.py           which pair is used for what; split_file.py keeps it, name_lists.py reads published lists
-augment.py          a pair -> its weak and strong training views
+augment/            a pair -> its weak and strong training views
 samples.py          pairs -> the tensors of one batch
 loaders.py          a split -> endless batches
 patch_files.py      patches as PNG files
