@@ -25,7 +25,8 @@ from rasterio.windows import Window
 from semicdvl.data.images.files import PILLOW_SUFFIXES, open_image_raster
 from semicdvl.data.images.reading import read_image_size
 from semicdvl.data.labels.files import read_stored_label
-from semicdvl.data.labels.masks import StoredLabel, decode_label, read_stored_raster
+from semicdvl.data.labels.masks import decode_label
+from semicdvl.data.labels.stored import StoredLabel, read_stored_raster
 from semicdvl.data.prepare.polygon_files import VECTOR_SUFFIXES
 from semicdvl.data.prepare.polygon_layer import PolygonLayer, read_polygons
 from semicdvl.detection.run_record import read_run_record

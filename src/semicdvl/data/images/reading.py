@@ -31,7 +31,7 @@ from semicdvl.data.images.files import (
     open_picture,
     read_png_depth,
 )
-from semicdvl.data.labels.masks import read_palette
+from semicdvl.data.labels.stored import read_palette
 from semicdvl.errors import InputError
 from semicdvl.raster.io.orientation import find_upright_size, turn_upright
 from semicdvl.raster.io.views.alpha_band import are_many_values, holds_many_values

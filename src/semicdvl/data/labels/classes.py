@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semicdvl.data.labels.masks import StoredLabel, find_whole_values
+from semicdvl.data.labels.masks import find_whole_values
+from semicdvl.data.labels.stored import StoredLabel
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file

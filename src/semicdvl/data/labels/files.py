@@ -16,7 +16,8 @@ from semicdvl.data.images.files import (
     open_picture,
 )
 from semicdvl.data.labels.classes import decode_classes
-from semicdvl.data.labels.masks import StoredLabel, decode_label, read_stored_picture, read_stored_raster
+from semicdvl.data.labels.masks import decode_label
+from semicdvl.data.labels.stored import StoredLabel, read_stored_picture, read_stored_raster
 from semicdvl.types import ClassLegend
 
 
