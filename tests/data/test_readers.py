@@ -69,6 +69,25 @@ def test_dates_named_in_files_and_folders(tmp_path: Path) -> None:
     assert [pair.name for pair in folder.read_folder(tmp_path).pairs] == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ("A", "B", "label"),  # LEVIR-CD, WHU-CD
+        ("A", "B", "OUT"),  # CDD
+        ("Image1", "Image2", "label"),  # S2Looking
+        ("time1", "time2", "label"),  # SYSU-CD, CLCD
+        ("t1", "t2", "mask"),  # DSIFN
+    ],
+)
+def test_folders_are_called_as_data_sets_are_published(tmp_path: Path, before: str, after: str, label: str) -> None:
+    for subset in ("train", "test"):
+        for name in (before, after, label):
+            save(tmp_path / subset / name / "7.png", np.zeros((4, 5, 3) if name != label else (4, 5), np.uint8))
+    dataset = folder.read_folder(tmp_path)
+    assert dataset.subsets == {"train": ("train_7",), "test": ("test_7",)}
+    assert all(pair.has_label and pair.before.parent.name == before for pair in dataset.pairs)
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder"):
         folder.read_folder(tmp_path / "none")

@@ -30,6 +30,7 @@ DATE_FOLDERS = (
     ("T1", "T2"),
     ("im1", "im2"),
     ("time1", "time2"),
+    ("Image1", "Image2"),
     ("before", "after"),
     ("pre", "post"),
 )
