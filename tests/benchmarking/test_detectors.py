@@ -92,6 +92,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, Ben
     return suite, folder / "out", run(suite, folder / "out")[0]
 
 
+@pytest.mark.parametrize("given", ["0=unchanged,128=unknown,255=changed", {"0": 0, "128": 255, "255": 1}])
+def test_detectors_read_labels_as_the_recipes_do(finished: tuple[Suite, Path, BenchmarkResult], given: object) -> None:
+    suite, out, _ = finished
+    place = prepare_data(suite.data[0], out / "data")
+    assert place is not None
+    changed = suite.model_copy(update={"set": {"data": {"label_values": given}}})
+    assert all(job.label_values == {0: 0, 128: 255, 255: 1} for job in plan_jobs(changed, {"city": place}, out).jobs)
+    wrong = suite.model_copy(update={"set": {"data": {"label_values": "255=chnged"}}})
+    with pytest.raises(ConfigError, match=r"suite 'tiny', set\.data: label_values = .*does not say what a value means"):
+        plan_jobs(wrong, {"city": place}, out)
+
+
 def _test_pairs(suite: Suite, out: Path) -> tuple[PairFiles, ...]:
     place = prepare_data(suite.data[0], out / "data")
     assert place is not None

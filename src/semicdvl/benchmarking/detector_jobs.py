@@ -11,6 +11,7 @@ from semicdvl.atomic_files import hash_values, write_json
 from semicdvl.benchmarking.config import CityEntry, DetectorEntry, RealEntry, Suite
 from semicdvl.benchmarking.data import PreparedData
 from semicdvl.benchmarking.job_files import JobFiles, build_file_name
+from semicdvl.config import DataConfig, parse_section
 from semicdvl.data.readers import real_pairs
 from semicdvl.data.split_file import read_split
 from semicdvl.registry import list_options
@@ -98,13 +99,12 @@ def plan_detector_jobs(
         network: shown in place of a network's name.
 
     Raises:
-        ConfigError: a detector cannot be imported.
+        ConfigError: a detector cannot be imported, or the suite's `label_values` cannot be read.
         DataError: a split cannot be made.
     """
     fractions = [fraction for method in suite.methods for fraction in suite.list_fractions(method)]
     fraction = min(fractions or suite.labelled or (1.0,))  # the test pairs are those of all fractions
-    values = suite.set.get("data", {}).get("label_values")
-    label_values = None if values is None else {int(key): int(value) for key, value in values.items()}
+    label_values = _read_label_values(suite)
     for detector in suite.detectors:
         groups: dict[str, tuple[DetectorEntry, Path, int, list[int]]] = {}
         for seed in suite.seeds:
@@ -127,6 +127,14 @@ def plan_detector_jobs(
                 label_values=label_values,
                 out=out,
             )
+
+
+def _read_label_values(suite: Suite) -> dict[int, int] | None:
+    """Return the meaning of label values that the suite sets for every recipe, in numbers or in words."""
+    changes = suite.set.get("data")
+    values = changes.get("label_values") if isinstance(changes, dict) else None
+    content = {"root": ".", "label_values": values}
+    return parse_section(DataConfig, content, source=f"suite '{suite.name}', set.data").label_values
 
 
 def _add_seed(entry: DetectorEntry, seed: int) -> DetectorEntry:
