@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from semicdvl import load, load_detector
@@ -131,3 +132,14 @@ def test_a_record_without_a_method_is_read(run: Path, tmp_path: Path) -> None:
     record["recipe"]["method"] = None
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     assert load_detector(tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("value", [3e38, -1.0])
+def test_weights_that_give_no_numbers_give_no_empty_map(value: float, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    tensors = load_file(run / "model.safetensors")
+    odd = {name: torch.full_like(one, value) for name, one in tensors.items() if name.endswith("running_var") == (value < 0) and one.is_floating_point()}  # fmt: skip  # noqa: E501
+    save_file(tensors | odd, tmp_path / "run" / "model.safetensors")
+    image_HWC = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    with pytest.raises(CheckpointError, match="its network gives scores that are not numbers"):
+        load_detector(tmp_path / "run", device="cpu").predict_scores(image_HWC, image_HWC[::-1])

@@ -281,10 +281,12 @@ def load_weights_into(network: nn.Module, weights: dict[str, Tensor], *, source:
         source: the file that they come from, for the error message.
 
     Raises:
-        CheckpointError: names or shapes differ; the first few are listed.
+        CheckpointError: names, shapes or kinds of numbers differ; the first few are listed.
     """
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    own, given = (
+        {name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in tensors.items()}
+        for tensors in (network.state_dict(), weights)
+    )
     if own != given:
         differing = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
         number = f"{len(differing)} tensors don't" if len(differing) > 1 else "1 tensor doesn't"

@@ -24,6 +24,8 @@ from semicdvl.reading.tensor_files import read_header
 
 STATE_FOLDER = "state"
 """Folder of a run that holds its checkpoints."""
+ADAM_STATE, SGD_STATE = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
+"""What the optimisers keep of each parameter."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class TrainingCheckpoint:
         Labels without any change tell no weights from others: then the newest are kept.
         """
         newest = newest or "iou" in find_undefined_scores(scores)
-        better = newest or not self.best or scores["iou"] > self.best["iou"]
+        better = newest or not self.best or scores["iou"] > self.best.get("iou", -1.0)
         if better:
             self.best_step, self.best = step, scores
         if better and self.is_writer:
@@ -244,30 +246,42 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {key: torch.as_tensor(value) for key, value in flat.items() if value is not None}
 
 
+def _fits(name: str, value: Tensor, like: Tensor) -> bool:
+    """Tell whether a tensor can be what an optimiser keeps under a name for a parameter."""
+    if not value.is_floating_point() or (name in ("step", "exp_avg_sq") and bool((value < 0).any())):
+        return False
+    return value.numel() == 1 if name == "step" else value.shape == like.shape
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor], *, source: Path) -> None:
     """Put an optimiser's tensors back, by parameter index, each in its parameter's memory layout.
 
     Files hold them row by row, and a fused optimiser walks over parameter and state in the order of memory.
 
     Raises:
-        CheckpointError: a tensor is of no parameter, or of another shape.
+        CheckpointError: a tensor is of no parameter, none of this optimiser, or of another shape.
     """
-    content = optimizer.state_dict()
+    content, names = optimizer.state_dict(), SGD_STATE if isinstance(optimizer, torch.optim.SGD) else ADAM_STATE
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")
-        if not index.isdecimal() or int(index) >= len(parameters) or not name:
+        if not index.isdecimal() or int(index) >= len(parameters) or name not in names:
             raise CheckpointError(
                 f"{source}: the optimiser's '{key}' is of no parameter. Delete {source} and start again."
             )
         like = parameters[int(index)]
-        if value.numel() not in (1, like.numel()):
+        if not _fits(name, value, like):
             raise CheckpointError(
                 f"{source}: the optimiser's '{key}' does not fit its parameter. Delete {source} and start again."
             )
-        if value.shape == like.shape:
+        if name != "step":
             value = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
         states.setdefault(int(index), {})[name] = value
+    short = next((index for index, state in states.items() if len(state) < len(names)), None)
+    if short is not None:
+        raise CheckpointError(
+            f"{source}: the optimiser's parameter {short} lacks a part. Delete {source} and start again."
+        )
     content["state"] = states
     optimizer.load_state_dict(content)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.date_classes import CLASS_SCORE, DateClasses, DecidingHeads
-from semicdvl.errors import ConfigError
+from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.types import IGNORE, ChangeMap, Detector, InputBands, ScoreStrips
 
 
@@ -137,10 +137,20 @@ class TrainedDetector(Detector):
     def stack_score_maps(
         self, change_HW: NDArray[np.float32], dates_KHW: Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Return the score maps of a tile as PHW: the probability of change, and those of the classes of each date."""
+        """Return the score maps of a tile as PHW: the probability of change, and those of the classes of each date.
+
+        Raises:
+            CheckpointError: they are no numbers: the map would be empty.
+        """
         classes = self.date_classes
         of_dates = [] if classes is None else [classes.select_maps(each) for each in dates_KHW]
-        return np.concatenate([change_HW[None], *of_dates]).astype(np.float32, copy=False)
+        maps_PHW = np.concatenate([change_HW[None], *of_dates]).astype(np.float32, copy=False)
+        if not np.isfinite(maps_PHW).all():
+            raise CheckpointError(
+                f"{self.name}: its network gives scores that are not numbers, so its weights are damaged or too large. "
+                "Train again, or take the file from a backup."
+            )
+        return maps_PHW
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
         """Yield where the probability reaches the threshold; the score is the probability."""
