@@ -9,6 +9,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 KEPT_BYTES = 2**30
@@ -49,13 +50,13 @@ def return_freed_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+@dataclass
 class _DataLimit:
     """The limit of this process's memory, which several threads may want to lower for a while."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _users: int = 0
+    _before: tuple[int, int] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
     def lower(self, most_bytes: int) -> None:
         """Allow so much besides what this process has; the last thread decides."""
