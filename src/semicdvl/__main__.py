@@ -13,6 +13,7 @@ from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
 from semicdvl.process_memory import describe_memory_error, keep_freed_memory
+from semicdvl.reading.regular_files import describe_place_error
 
 INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -66,7 +67,7 @@ def main() -> None:
             console.print("Interrupted. No half-written file is left. Run the same command again to resume or restart.")
         raise
     except Exception as error:
-        remedy = describe_memory_error(error)
+        remedy = describe_memory_error(error) or describe_place_error(error)
         if remedy is None:
             raise
         console.print(f"error: {remedy}", style="red", markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import save
 from tests.robustness.mutations import build_npy, build_safetensors
+from tests.support.command import command
 from tests.support.paths import ROOT
 
 from semicdvl.errors import InputError
@@ -25,7 +27,15 @@ from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.reading import limits
 from semicdvl.reading.array_files import read_npy, read_npz
 from semicdvl.reading.json_files import check_values, parse_json, read_json
-from semicdvl.reading.regular_files import exists, find_file_fault, find_path_fault, is_file, read_bytes
+from semicdvl.reading.regular_files import (
+    PLACE_ERRORS,
+    describe_place_error,
+    exists,
+    find_file_fault,
+    find_path_fault,
+    is_file,
+    read_bytes,
+)
 from semicdvl.reading.tensor_files import read_header, read_tensors
 
 
@@ -225,3 +235,17 @@ def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "access", lambda *_: False)  # as root, who may run the tests, one may read everything
     with pytest.raises(InputError, match=r"a\.tif: cannot be read \(Permission denied\)\. Give an image"):
         open_pair(path, path)
+
+
+@pytest.mark.parametrize("number", sorted(PLACE_ERRORS))
+def test_errors_of_the_system_about_a_place_are_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "some/where")
+
+    monkeypatch.setattr("semicdvl.cli.app", fail)
+    code, _, complaint = command(capsys, "list")
+    assert code == 2 and complaint.startswith(f"error: some/where: cannot be used ({os.strerror(number)}). Check")
+    assert describe_place_error(OSError(number, "of no file")) is None
+    assert describe_place_error(FileNotFoundError(errno.ENOENT, "a fault of this program", "x")) is None

@@ -73,12 +73,14 @@ def require_own_folder(folder: Path) -> None:
     """Refuse a link or a file in the place of a folder for unfinished work, which is emptied: it need not exist.
 
     Raises:
-        OutputError: there is one.
+        OutputError: there is one, or the folder may not be read and written.
     """
     if folder.is_symlink():
         raise make_output_error(folder, OSError(errno.ELOOP, "It is a symbolic link, which is not written through"))
     if folder.exists() and not folder.is_dir():
         raise make_output_error(folder, OSError(errno.ENOTDIR, "It is a file"))
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise make_output_error(folder, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def exchange_paths(first: Path, second: Path) -> bool:

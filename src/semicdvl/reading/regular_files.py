@@ -31,6 +31,8 @@ COMPANION_TEXTS = tuple(
 """Suffixes of texts in which GDAL looks for georeference and metadata of other files, in lower case."""
 EVERYDAY_TEXTS = (".geo", ".tab", ".txt", ".xml")
 """Those of them that files of any content have: a large one is that of an image only if its name says so."""
+PLACE_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE})
+"""Errors of the system about a name, a permission or a disk, and never about this program."""
 CHANGED_REMEDY = "Run the same command again once the file is complete"
 
 
@@ -198,6 +200,14 @@ def resolve_links(path: Path) -> Path:
     long, the rest of the path stays as it is, and whoever opens it says what is wrong.
     """
     return Path(os.path.realpath(path))
+
+
+def describe_place_error(error: BaseException) -> str | None:
+    """Return what to tell a user of an error of the system about a file or folder; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in PLACE_ERRORS or error.filename is None:
+        return None
+    place = shorten_path(os.fsdecode(error.filename))
+    return f"{place}: cannot be used ({error.strerror}). Check its name and its permissions."
 
 
 def shorten_path(path: Path | str) -> str:
