@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
@@ -15,6 +16,7 @@ from tests.support.synthetic_rasters import UTM, at, city, tif
 from semicdvl.errors import InputError
 from semicdvl.raster.io.open_dataset import open_dataset
 from semicdvl.raster.io.open_pair import open_pair
+from semicdvl.types import ReadingSettings
 
 
 def refused(before: Path, after: Path) -> InputError:
@@ -120,3 +122,30 @@ def test_other_formats_are_named_and_never_read_as_raw_pixels(tmp_path, head, pr
     path.write_bytes(bytes(3 * 20 * 30))
     with open_dataset(str(path), display_name="scene.dat") as dataset:
         assert dataset.driver == "ENVI" and dataset.shape == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y"),
+    [("EPSG:4326", 500_000, 5_000_000), ("EPSG:4326", 45, 120), ("EPSG:32633", 1e9, 1e9), ("EPSG:3857", 0, 1e9)],
+)
+def test_coordinates_that_are_none_of_the_crs_are_named(tmp_path, crs, x, y):
+    good, bad = tif(tmp_path / "good.tif", city(40, 60), at(500_000, 5_000_000)), tmp_path / "bad.tif"
+    tif(bad, city(40, 60), at(x, y, 1e-5 if x == 45 else 0.5), rasterio.CRS.from_user_input(crs))
+    for first, second in ((bad, bad), (good, bad)):
+        error = refused(first, second)
+        assert error.path == str(bad) and f"do not exist in its CRS ({crs})" in error.problem
+    with pytest.raises(InputError, match="do not exist in its CRS"):
+        open_pair(good, good, ReadingSettings(grid=str(bad)))
+
+
+def test_a_disk_of_the_earth_is_read_though_its_corners_lie_beside_it(tmp_path):
+    crs = rasterio.CRS.from_string("+proj=geos +h=35785831 +lon_0=0")
+    disk = tif(tmp_path / "disk.tif", city(40, 60), Affine(2e5, 0, -6e6, 0, -3e5, 6e6), crs)
+    with open_pair(disk, disk) as pair:
+        assert pair.shape_hw == (40, 60)
+
+
+def test_a_crs_that_no_layer_can_store_is_refused_at_once(tmp_path):
+    crs = rasterio.CRS.from_string("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=40 +lon_0=10")
+    path = tif(tmp_path / "rotated.tif", city(40, 60), Affine(1e-5, 0, 3, 0, -1e-5, 4), crs)
+    assert "cannot be stored in layers of polygons" in refused(path, path).problem

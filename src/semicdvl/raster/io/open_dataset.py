@@ -6,19 +6,22 @@ Plain images have no georeference on purpose: `ignore_not_georeferenced` opens t
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyproj
 import rasterio
 from PIL.PngImagePlugin import PngImageFile
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from semicdvl.errors import InputError
 from semicdvl.raster.file_access import describe_unused_overviews, list_vrt_sources, open_raster
-from semicdvl.raster.grid import Grid, drop_height, is_of_earth
+from semicdvl.raster.grid import Grid, drop_height, is_of_earth, measure_offset_m
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced
 from semicdvl.raster.io.inputs import is_local_name, is_remote_name
 from semicdvl.raster.io.orientation import open_as_shown
@@ -29,6 +32,8 @@ ARCHIVE_PREFIX = re.compile(r"/vsi(zip|tar|gzip|7z|rar)/")
 """GDAL's prefix of the path of a file in an archive."""
 JPEG_TAIL_BYTES = 65_536
 """The end marker of a complete JPEG lies in its last bytes; cameras may append some of their own."""
+MIN_PIXEL_M = 1e-9
+"""A pixel that is smaller on the ground lies on a pole, or beyond it."""
 MAX_DIRECTORIES = 10_000
 """So many directories of a TIFF are looked at."""
 RAW_DRIVERS = ("ENVI", "EHdr")
@@ -265,15 +270,33 @@ def _check_georeferencing(dataset: Any, display_name: str) -> None:
         problem = "The CRS is in degrees on another body than the earth, so the size of a pixel is not known"
         raise InputError(display_name, problem, "Project it first, e.g. `gdalwarp -t_srs '+proj=eqc +R=...' IN OUT`")
     located = dataset.gcps[0] or dataset.rpcs is not None or not dataset.transform.is_identity
-    if dataset.crs is None or located:
+    if dataset.crs is None:
         return
     code = dataset.crs.to_epsg()
-    problem = (
-        f"The image names a CRS ({f'EPSG:{code}' if code else 'without an EPSG code'}) but has no geotransform, so "
-        "position and size of its pixels are not known"
-    )
-    remedy = (
-        "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
-        " to compare them pixel by pixel"
-    )
-    raise InputError(display_name, problem, remedy)
+    name = f"EPSG:{code}" if code else "without an EPSG code"
+    if not located:
+        problem = (
+            f"The image names a CRS ({name}) but has no geotransform, so position and size of its pixels are not known"
+        )
+        remedy = (
+            "Assign the corners (`gdal_edit.py -a_ullr`), or remove the CRS of both images (`gdal_edit.py -a_srs None`)"
+            " to compare them pixel by pixel"
+        )
+        raise InputError(display_name, problem, remedy)
+    grid = read_grid(dataset)
+    try:  # at the centre only: the corners of a whole disk of the earth, or of a world map, lie beside it
+        placed = grid.has_position_on_earth and not grid.transform.is_identity
+        sides_m = measure_offset_m(grid, 1.0, 1.0) if placed else (1.0, 1.0)
+    except CPLE_BaseError:
+        sides_m = math.nan, math.nan
+    if not MIN_PIXEL_M < min(sides_m) <= max(sides_m) < math.inf:
+        x, y = grid.centre
+        problem = f"Its coordinates (x {x:.9g}, y {y:.9g}) do not exist in its CRS ({name})"
+        raise InputError(display_name, problem, "Assign the CRS that they are in (`gdal_edit.py -a_srs EPSG:... FILE`)")
+    try:
+        if code is None:
+            pyproj.CRS.from_wkt(dataset.crs.to_wkt()).to_wkt("WKT1_GDAL")  # as GeoPackage names it
+    except pyproj.exceptions.CRSError as error:
+        problem = f"Its CRS ('{dataset.crs.to_wkt()[:60]}...') cannot be stored in layers of polygons"
+        remedy = "Warp it to a common CRS first, e.g. `gdalwarp -t_srs EPSG:6933 IN OUT`"
+        raise InputError(display_name, problem, remedy) from error
