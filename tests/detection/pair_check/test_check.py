@@ -16,7 +16,7 @@ from tests.support.paths import SHARED
 from tests.support.synthetic_town import paint, photograph
 
 from semicdvl.ceg.prompts import resolve_prompts
-from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import build_vlm_detector
 from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import check_image_pair, measure_pair
@@ -357,3 +357,16 @@ def test_shift_is_claimed_only_where_windows_agree_or_it_is_larger_than_its_erro
     if not claimed:
         assert f"{checked.shift.agree_frac:.0%} of the windows agree" in found[0].text
         assert not any("--align" in text for text in checked.warnings)
+
+
+def test_the_cache_of_gdal_is_bounded(before, monkeypatch):
+    """By default it is a twentieth of the machine's memory."""
+    seen = []
+
+    def measure(pair):
+        seen.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
+        return measure_pair(pair)
+
+    monkeypatch.setattr("semicdvl.detection.pair_check.check.measure_pair", measure)
+    check_image_pair(before, before)
+    assert seen == [GDAL_CACHE_BYTES]

@@ -10,10 +10,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import rasterio
 from rasterio.enums import MaskFlags
 
 from semicdvl.atomic_files import write_json
-from semicdvl.detection.config import DetectionConfig
+from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig
 from semicdvl.detection.pair_check.acquisition import find_acquisition_dates
 from semicdvl.detection.pair_check.findings import derive_findings
 from semicdvl.detection.pair_check.report import write_check_report
@@ -65,7 +66,10 @@ def check_image_pair(
         OutputError: the folder cannot be written.
     """
     config = config or DetectionConfig()
-    with open_pair(before, after, config, allow_outside=config.allow_outside) as pair:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
+        open_pair(before, after, config, allow_outside=config.allow_outside) as pair,
+    ):
         check = measure_pair(pair)
         if out is not None:
             folder = Path(out).absolute()
