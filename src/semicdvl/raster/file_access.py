@@ -9,6 +9,7 @@ are no bands of raw bytes, expressions or code. A user lifts the limit of the fo
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterator
@@ -86,21 +87,29 @@ VRT_ELEMENTS = frozenset(
     vrtdataset srs geotransform gcplist gcp metadata mdi blockxsize blockysize maskband overviewlist vrtrasterband
     description unittype offset scale categorynames category colorinterp colortable entry nodatavalue hidenodatavalue
     histograms histitem histmin histmax bucketcount includeoutofrange approximate histcounts
-    overview simplesource complexsource averagedsource kernelfilteredsource nodatafrommasksource sourcefilename
+    overview simplesource complexsource averagedsource nodatafrommasksource sourcefilename
     sourceband sourceproperties srcrect dstrect nodata usemaskband scaleoffset scaleratio lut exponent
-    srcmin srcmax dstmin dstmax colortablecomponent clamp kernel size coefs maskvaluethreshold remappedvalue
+    srcmin srcmax dstmin dstmax colortablecomponent clamp maskvaluethreshold remappedvalue
     gdalwarpoptions warpmemorylimit resamplealg workingdatatype option sourcedataset transformer genimgprojtransformer
     approxtransformer maxerror basetransformer reprojecttransformer reprojectiontransformer sourcesrs targetsrs
     srcgeotransform srcinvgeotransform dstgeotransform dstinvgeotransform gcptransformer order reversed refine
     bandlist bandmapping srcnodatareal srcnodataimag dstnodatareal dstnodataimag srcalphaband dstalphaband initdest
     pansharpeningoptions panchroband spectralband algorithm algorithmoptions weights resampling numthreads bitdepth
-    spatialextentadjustment
+    spatialextentadjustment options cutline cutlineblenddist srcgcptransformer minimumgcps tolerance maxorder
     """.split()
 )
 """Elements of a VRT that are understood here, in lower case; GDAL does not distinguish the cases."""
 REFERENCE_ELEMENTS = ("sourcefilename", "sourcedataset")
+REPROJECTION_OPTIONS = frozenset({"AREA_OF_INTEREST", "SRC_COORDINATE_EPOCH", "DST_COORDINATE_EPOCH"})
+"""Options of a change of CRS (`key=`) that are numbers; another one holds a pipeline of PROJ, which opens files."""
 _HEAD_BYTES = 65_536
 _PREFIXED = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]+:|<|/vsi")
+_FILE_OF_CRS = re.compile(
+    r'(?:grids|\+file)\s*=\s*([^\s"\'<]+)|(?:parameterfile\s*\[\s*"[^"]*"|"proj4_grids")\s*,\s*"([^"]*)"',
+    re.IGNORECASE,
+)
+CRS_TEXTS = (".prj", ".PRJ", ".hdr", ".HDR")
+"""Suffixes of texts beside an image that name its CRS; GDAL opens what they name while it opens the image."""
 MIN_PIXEL_AREA = 1e-24
 """Area of a pixel, in the square of any unit; a square millimetre is 8e-17 square degrees."""
 _OUTSIDE = "Move the files below its folder, or allow this with --allow-outside (in Python: allow_outside=True)"
@@ -136,6 +145,9 @@ def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) ->
     if virtual:
         for source in list_vrt_sources(path, display_name, home=None if allow_outside else home):
             _check_source(source, display_name)
+    for text in (path.with_name(f"{path.name}.aux.xml"), *map(path.with_suffix, CRS_TEXTS)):
+        if text.is_file():
+            require_plain_crs(text.read_text(encoding="latin-1"), display_name)
     if (companion := find_foreign_companion(path)) is not None:
         problem = f"The file {companion.name} beside it is no TIFF, so it holds neither overviews nor a mask of it"
         raise InputError(display_name, problem, "Delete it, or move it to another folder")
@@ -174,6 +186,13 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
         problem = f"It holds {len(pages)} images" if pages else "It holds no image"
         remedy = "Write one of them to a file of its own, e.g. `gdal_translate -sds IN OUT`"
         raise InputError(display_name, problem, remedy if pages else "Give a GeoTIFF, PNG or JPEG file")
+    for wkt in [crs.to_wkt() for crs in (dataset.crs, dataset.gcps[1]) if crs is not None]:
+        if _FILE_OF_CRS.search(wkt) is not None:
+            try:
+                require_plain_crs(wkt, display_name)
+            except InputError:
+                dataset.close()
+                raise
     transform = dataset.transform
     numbers = (*tuple(transform)[:6], *(transform @ (dataset.width, dataset.height)))
     fits = all(map(math.isfinite, numbers)) and max(map(abs, numbers)) <= MAX_COORDINATE
@@ -182,6 +201,25 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
         problem = "Its geotransform places the pixels nowhere: its numbers are not finite, too large or too small"
         raise InputError(display_name, problem, "Set it again, e.g. with gdal_translate -a_ullr")
     return dataset
+
+
+def require_plain_crs(text: str, display_name: str | Path) -> None:
+    """Refuse a CRS that names the path or address of a grid of datum shifts: PROJ would open it, or wait for a pipe.
+
+    Names without a folder are those of PROJ's own grids (`@null`, `ntf_r93.gsb`).
+
+    Args:
+        text: the CRS as well-known text or as a PROJ string.
+        display_name: name of the file in messages.
+
+    Raises:
+        InputError: it names one.
+    """
+    for match in _FILE_OF_CRS.finditer(html.unescape(text)):
+        for name in (match[1] or match[2] or "").split(","):
+            if re.search(r"[/\\:]", name):
+                problem = f"Its CRS names the file '{name[:120]}', which is not opened"
+                raise InputError(display_name, problem, "Give it a CRS with an EPSG code")
 
 
 # ------------------------------------------------------------------------------------------------ virtual rasters
@@ -244,10 +282,14 @@ def _parse_vrt(path: Path, display_name: str | Path) -> list[ET.Element]:
     for element in root.iter():
         tag = str(element.tag).lower()
         classes = [value for key, value in element.items() if key.lower() == "subclass"]
-        if tag not in VRT_ELEMENTS or any(value.lower() not in VRT_CLASSES for value in classes):
-            found = classes[0] if classes else element.tag
-            problem = f"The VRT holds '{str(found)[:60]}', which may lead to other files or run code"
+        unknown = [value for value in classes if value.lower() not in VRT_CLASSES]
+        keys = [value for key, value in element.items() if key.lower() == "key" and tag == "option"]
+        unknown += [key for key in keys if key not in REPROJECTION_OPTIONS]
+        if tag not in VRT_ELEMENTS or unknown:
+            found = unknown[0] if unknown else element.tag
+            problem = f"The VRT holds '{str(found)[:60]}', which may lead to other files, run code or take hours"
             raise InputError(display_name, problem, "Copy its pixels to a GeoTIFF with `gdal_translate`, and give that")
+        require_plain_crs(element.text or "", display_name)
         if tag in REFERENCE_ELEMENTS:
             references.append(element)
     return references

@@ -130,3 +130,10 @@ def test_metres_in_a_file_of_degrees_are_named(tmp_path: Path) -> None:
     path.write_text(gpd.GeoSeries([on_map(3, 5, 7, 11)]).to_json())  # without a CRS, GeoJSON is in degrees
     with pytest.raises(InputError, match=r"labels\.geojson: is in degrees by its CRS \(WGS 84\).*ogr2ogr -a_srs"):
         read_polygons(path, grid=GRID)
+
+
+def test_a_crs_that_names_a_file_is_not_followed(tmp_path: Path) -> None:
+    crs = "+proj=utm +zone=33 +ellps=intl +nadgrids=/nowhere/a.gsb"
+    path = written(tmp_path / "a.gpkg", on_map(3, 5, 7, 11), crs=crs)
+    with pytest.raises(InputError, match=r"a\.gpkg: Its CRS names the file"):
+        read_polygons(path, grid=GRID)

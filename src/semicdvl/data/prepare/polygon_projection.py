@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 
 from semicdvl.errors import InputError
+from semicdvl.raster.file_access import require_plain_crs
 from semicdvl.raster.grid import FULL_CIRCLE_DEG, Grid
 
 GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)
@@ -95,8 +96,10 @@ def project_shapes(path: Path, shapes: GeoT, crs: str) -> GeoT:
         crs: as WKT.
 
     Raises:
-        InputError: nothing is known of how the two CRS are related.
+        InputError: nothing is known of how the two CRS are related, or that of the shapes names a file.
     """
+    if shapes.crs is not None:
+        require_plain_crs(shapes.crs.to_wkt(), path)
     try:
         return shapes.to_crs(crs)
     except (CRSError, ProjError) as error:

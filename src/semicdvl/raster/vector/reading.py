@@ -26,6 +26,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
+from semicdvl.raster.file_access import require_plain_crs
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.reading.folder_kinds import describe_folder
 from semicdvl.reading.json_files import shorten
@@ -42,7 +43,7 @@ VECTOR_CONTENTS: dict[str, re.Pattern[bytes]] = {
     "Shapefile": re.compile(rb"\x00\x00\x27\x0a"),
     "GeoJSON": re.compile(rb"(\xef\xbb\xbf)?\s*\{"),
     "GML": re.compile(rb"(\xef\xbb\xbf)?\s*<(?![^>]*vrt)(?=.*www\.opengis\.net/gml)", re.DOTALL | re.IGNORECASE),
-    "KML": re.compile(rb"(\xef\xbb\xbf)?\s*<(?=.*<kml\b)", re.DOTALL),
+    "KML": re.compile(rb"(\xef\xbb\xbf)?\s*(?=<)(?=.*<kml\b)", re.DOTALL),
 }
 """Format -> how its files begin; what begins otherwise is not opened."""
 REFUSED_CONTENT = re.compile(
@@ -151,7 +152,11 @@ def _open_source(path: Path) -> Iterator[Path | str | bytes]:
     require_plain_companions(path)
     kind = find_vector_kind(path)
     source: Path | str | bytes = _read_gml(path) if kind == "GML" else path.absolute()
-    if kind == "GeoJSON":
+    if isinstance(source, bytes):
+        require_plain_crs(source.decode("latin-1"), path)
+    if kind == "Shapefile":
+        _check_projection(path)
+    elif kind == "GeoJSON":
         _check_geojson(path)
     elif kind == "GeoPackage or SQLite":
         _check_views(path)
@@ -195,6 +200,7 @@ def find_vector_kind(path: Path) -> str:
     if head.startswith(b"PK"):
         _check_archive(path)
         return "archive"
+    require_plain_crs(head.decode("latin-1"), path)
     return _find_kind_of_content(path, head)
 
 
@@ -225,6 +231,9 @@ def _check_archive(path: Path) -> None:
                     if kind in ("GML", "GeoJSON"):
                         raise InputError(path, f"holds {kind}, which is read from plain files only", "Unpack it first")
                     found += 1
+                elif suffix in (".prj", ".qpj"):
+                    with archive.open(member) as handle:
+                        require_plain_crs(handle.read(HEAD_BYTES).decode("latin-1"), path)
                 elif not member.is_dir() and suffix not in COMPANION_SUFFIXES:
                     raise InputError(path, f"holds '{member.filename[:100]}'", "Unpack it, and give the layer itself")
     except (OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -264,6 +273,10 @@ def _check_views(path: Path) -> None:
         database.set_progress_handler(lambda: time.monotonic() > until, 10_000)
         try:
             database.execute("PRAGMA trusted_schema=OFF")
+            named = "SELECT name FROM sqlite_master WHERE name LIKE '%spatial_ref_sys'"
+            for (table,) in database.execute(named).fetchall():
+                for row in database.execute(f'SELECT * FROM "{table}" LIMIT {MAX_VIEW_ROWS}'):
+                    require_plain_crs(" ".join(map(str, row)), path)
             views = [str(row[0]) for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
             listed = "SELECT table_name FROM gpkg_contents"
             layers = {str(row[0]) for row in database.execute(listed)} if views and _has_contents(database) else set()
@@ -280,6 +293,17 @@ def _check_views(path: Path) -> None:
                     problem = f"holds the view '{shorten(name)}' that cannot be computed ({shorten(error)})"
             if problem is not None:
                 raise InputError(path, problem, "Save the layer as a table, e.g. `ogr2ogr OUT.gpkg IN.gpkg LAYER`")
+
+
+def _check_projection(path: Path) -> None:
+    """Refuse a Shapefile whose CRS, in a text beside it, names a file.
+
+    Raises:
+        InputError: it does.
+    """
+    for text in (path.with_suffix(suffix) for suffix in (".prj", ".PRJ", ".qpj", ".QPJ")):
+        if text.is_file():
+            require_plain_crs(text.read_text(encoding="latin-1"), path)
 
 
 def _has_contents(database: sqlite3.Connection) -> bool:
@@ -302,6 +326,7 @@ def _check_geojson(path: Path) -> None:
     except (ValueError, RecursionError):
         return  # OGR reports what is wrong with it
     given = [value for key, value in top.items() if key.lower() == "crs"] if isinstance(top, dict) else []
+    require_plain_crs(json.dumps(given), path)
     for crs in given:
         named = crs.get("type") if isinstance(crs, dict) else None
         if crs is not None and str(named).lower() not in ("name", "epsg"):
