@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -297,3 +298,9 @@ def test_plain_vector_files_are_read_and_nothing_is_written_beside_them(
     assert set(list_names(tmp_path)) == there and seen == []
     with pytest.raises(SemicdvlError, match="cannot be read"):
         find_vector_kind(tmp_path / "none.gpkg")
+
+
+def test_a_name_that_is_no_text_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tif"))
+    with pytest.raises(InputError, match="bytes that are no UTF-8"):
+        open_image_reader(path)

@@ -129,6 +129,9 @@ def open_raster(gdal_name: str, *, display_name: str | Path, local: bool, allow_
         rasterio.errors.RasterioError: it cannot be opened.
     """
     silence_libtiff()
+    if re.search("[\udc80-\udcff]", gdal_name):  # bytes that Python keeps so; GDAL takes UTF-8 alone
+        problem = "Its path has bytes that are no UTF-8"
+        raise InputError(display_name, problem, "Rename the file or folder, e.g. with `convmv -t utf-8`")
     if local:
         return _open_local(Path(gdal_name), display_name, allow_outside=allow_outside)
     prefixed = not gdal_name.startswith("/vsi")
