@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 from tests.raster.test_file_access import SIDE, refuse, write_tiff, write_vrt
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import require_plain_crs
+from semicdvl.raster.crs_files import require_plain_crs
 from semicdvl.raster.io.open_image import open_image_reader
 from semicdvl.raster.vector.reading import read_layer
 
@@ -132,6 +132,26 @@ def test_layers_are_looked_at_before_their_crs_is_built(tmp_path: Path) -> None:
     for name in ("a.geojson", "b.shp", "c.gpkg", "d.gml"):
         with pytest.raises(InputError, match="names the file"):
             read_layer(tmp_path / name)
+
+
+def test_images_in_databases_are_looked_at_before_gdal_opens_them(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    transform = Affine(1, 0, 500_000, 0, -1, 5_000_000)
+    profile = {"driver": "GPKG", "count": 3, "height": SIDE, "width": SIDE, "dtype": "uint8"}
+    path = tmp_path / "a.gpkg"
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as target:
+        target.write(np.full((3, SIDE, SIDE), 7, np.uint8))
+    with open_image_reader(path).dataset as dataset:
+        assert dataset.crs.to_epsg() == 32632
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    for statement, problem in (
+        (f"UPDATE gpkg_spatial_ref_sys SET definition = '{SHIFTED}{tmp_path}/pipe'", "names the file"),
+        (f"CREATE VIEW rows AS {endless}", "holds the view 'rows' of more than 5,000,000 rows"),
+    ):
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(statement)
+            database.commit()
+        refuse(path, problem)
 
 
 def test_kml_is_known_without_a_declaration(tmp_path: Path) -> None:

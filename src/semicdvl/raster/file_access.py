@@ -9,7 +9,6 @@ are no bands of raw bytes, expressions or code. A user lifts the limit of the fo
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from semicdvl.errors import InputError
+from semicdvl.raster.crs_files import FILE_OF_CRS, require_plain_crs
+from semicdvl.raster.databases import DATABASE_HEAD, require_plain_database
 from semicdvl.raster.io.georeference_warnings import ignore_not_georeferenced, silence_libtiff
 from semicdvl.raster.overview_files import (
     NO_OVERVIEWS,
@@ -103,11 +104,8 @@ REFERENCE_ELEMENTS = ("sourcefilename", "sourcedataset")
 REPROJECTION_OPTIONS = frozenset({"AREA_OF_INTEREST", "SRC_COORDINATE_EPOCH", "DST_COORDINATE_EPOCH"})
 """Options of a change of CRS (`key=`) that are numbers; another one holds a pipeline of PROJ, which opens files."""
 _HEAD_BYTES = 65_536
+_VRT_SIGN = b"<vrtdataset"
 _PREFIXED = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]+:|<|/vsi")
-_FILE_OF_CRS = re.compile(
-    r'(?:grids|\+file)\s*=\s*([^\s"\'<]+)|(?:parameterfile\s*\[\s*"[^"]*"|"proj4_grids")\s*,\s*"([^"]*)"',
-    re.IGNORECASE,
-)
 CRS_TEXTS = (".prj", ".PRJ", ".hdr", ".HDR")
 """Suffixes of texts beside an image that name its CRS; GDAL opens what they name while it opens the image."""
 MIN_PIXEL_AREA = 1e-24
@@ -144,13 +142,16 @@ def open_raster(gdal_name: str, *, display_name: str | Path, local: bool, allow_
 def _open_local(path: Path, display_name: str | Path, *, allow_outside: bool) -> Any:
     home = resolve_links(path).parent
     require_plain_companions(path)
-    virtual = is_vrt(path)
+    head = _read_head(path)
+    virtual = _VRT_SIGN in head
     if virtual:
         for source in list_vrt_sources(path, display_name, home=None if allow_outside else home):
             _check_source(source, display_name)
     for text in (path.with_name(f"{path.name}.aux.xml"), *map(path.with_suffix, CRS_TEXTS)):
         if text.is_file():
             require_plain_crs(text.read_text(encoding="latin-1"), display_name)
+    if head.startswith(DATABASE_HEAD.lower()):
+        require_plain_database(path, display_name, remedy="Copy its pixels to a GeoTIFF with `gdal_translate`")
     if (companion := find_foreign_companion(path)) is not None:
         problem = f"The file {companion.name} beside it is no TIFF, so it holds neither overviews nor a mask of it"
         raise InputError(display_name, problem, "Delete it, or move it to another folder")
@@ -190,7 +191,7 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
         remedy = "Write one of them to a file of its own, e.g. `gdal_translate -sds IN OUT`"
         raise InputError(display_name, problem, remedy if pages else "Give a GeoTIFF, PNG or JPEG file")
     for wkt in [crs.to_wkt() for crs in (dataset.crs, dataset.gcps[1]) if crs is not None]:
-        if _FILE_OF_CRS.search(wkt) is not None:
+        if FILE_OF_CRS.search(wkt) is not None:
             try:
                 require_plain_crs(wkt, display_name)
             except InputError:
@@ -206,30 +207,16 @@ def _check_dataset(dataset: Any, display_name: str | Path, *, home: Path | None)
     return dataset
 
 
-def require_plain_crs(text: str, display_name: str | Path) -> None:
-    """Refuse a CRS that names the path or address of a grid of datum shifts: PROJ would open it, or wait for a pipe.
-
-    Names without a folder are those of PROJ's own grids (`@null`, `ntf_r93.gsb`).
-
-    Args:
-        text: the CRS as well-known text or as a PROJ string.
-        display_name: name of the file in messages.
-
-    Raises:
-        InputError: it names one.
-    """
-    for match in _FILE_OF_CRS.finditer(html.unescape(text)):
-        for name in (match[1] or match[2] or "").split(","):
-            if re.search(r"[/\\:]", name):
-                problem = f"Its CRS names the file '{name[:120]}', which is not opened"
-                raise InputError(display_name, problem, "Give it a CRS with an EPSG code")
-
-
 # ------------------------------------------------------------------------------------------------ virtual rasters
 def is_vrt(path: Path) -> bool:
     """Tell whether GDAL may take a file for a virtual raster."""
+    return _VRT_SIGN in _read_head(path)
+
+
+def _read_head(path: Path) -> bytes:
+    """Return how a file begins, in lower case."""
     with path.open("rb") as handle:
-        return b"<vrtdataset" in handle.read(_HEAD_BYTES).lower()
+        return handle.read(_HEAD_BYTES).lower()
 
 
 def list_vrt_sources(path: Path, display_name: str | Path, *, home: Path | None, depth: int = 0) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import require_plain_crs
+from semicdvl.raster.crs_files import require_plain_crs
 from semicdvl.raster.grid import FULL_CIRCLE_DEG, Grid
 
 GeoT = TypeVar("GeoT", gpd.GeoSeries, gpd.GeoDataFrame)

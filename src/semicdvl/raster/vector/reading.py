@@ -7,12 +7,9 @@ sees it at all (`VECTOR_CONTENTS`). GML, for which OGR writes a file of its own 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import re
-import sqlite3
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,17 +23,15 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from shapely.errors import ShapelyError
 
 from semicdvl.errors import InputError
-from semicdvl.raster.file_access import require_plain_crs
+from semicdvl.raster.crs_files import require_plain_crs
+from semicdvl.raster.databases import require_plain_database
 from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.reading.folder_kinds import describe_folder
-from semicdvl.reading.json_files import shorten
 from semicdvl.reading.regular_files import require_file_or_folder, require_plain_companions
 
 HEAD_BYTES = 65_536
 MAX_GML_BYTES = 2**30
 """GML is held in memory while it is read."""
-MAX_VIEW_ROWS, MAX_VIEW_S = 5_000_000, 20.0
-"""Rows of a view in a database, and how long counting them may take."""
 VECTOR_CONTENTS: dict[str, re.Pattern[bytes]] = {
     "GeoPackage or SQLite": re.compile(rb"SQLite format 3\0"),
     "FlatGeobuf": re.compile(rb"fgb.fgb", re.DOTALL),
@@ -159,7 +154,7 @@ def _open_source(path: Path) -> Iterator[Path | str | bytes]:
     elif kind == "GeoJSON":
         _check_geojson(path)
     elif kind == "GeoPackage or SQLite":
-        _check_views(path)
+        require_plain_database(path, path, remedy="Save the layer as a table, e.g. `ogr2ogr OUT.gpkg IN.gpkg LAYER`")
     elif kind == "archive":
         source = _find_place_in_archive(path)
     elif kind == "file geodatabase":
@@ -258,43 +253,6 @@ def _find_place_in_archive(path: Path) -> Path | str:
     return f"/vsizip/{path.absolute()}/{names[0] if len(names) == 1 else folders[0]}"
 
 
-def _check_views(path: Path) -> None:
-    """Refuse a database with a view that never ends: nothing stops OGR once it reads one.
-
-    Views with functions that only a GIS has are left alone, unless a GeoPackage lists them as layers.
-
-    Raises:
-        InputError: a view has too many rows, takes too long, or is a layer and cannot be computed.
-    """
-    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    until, problem = time.monotonic() + MAX_VIEW_S, None
-    with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-        database.text_factory = lambda text: text.decode(errors="replace")
-        database.set_progress_handler(lambda: time.monotonic() > until, 10_000)
-        try:
-            database.execute("PRAGMA trusted_schema=OFF")
-            named = "SELECT name FROM sqlite_master WHERE name LIKE '%spatial_ref_sys'"
-            for (table,) in database.execute(named).fetchall():
-                for row in database.execute(f'SELECT * FROM "{table}" LIMIT {MAX_VIEW_ROWS}'):
-                    require_plain_crs(" ".join(map(str, row)), path)
-            views = [str(row[0]) for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
-            listed = "SELECT table_name FROM gpkg_contents"
-            layers = {str(row[0]) for row in database.execute(listed)} if views and _has_contents(database) else set()
-        except sqlite3.Error:  # OGR reports what is wrong with it
-            return
-        for name in views:
-            quoted = name.replace('"', '""')
-            question = f'SELECT count(*) FROM (SELECT 1 FROM "{quoted}" LIMIT {MAX_VIEW_ROWS + 1})'
-            try:
-                if database.execute(question).fetchone()[0] > MAX_VIEW_ROWS:
-                    problem = f"holds the view '{shorten(name)}' of more than {MAX_VIEW_ROWS:,} rows"
-            except sqlite3.Error as error:
-                if name in layers or time.monotonic() > until:
-                    problem = f"holds the view '{shorten(name)}' that cannot be computed ({shorten(error)})"
-            if problem is not None:
-                raise InputError(path, problem, "Save the layer as a table, e.g. `ogr2ogr OUT.gpkg IN.gpkg LAYER`")
-
-
 def _check_projection(path: Path) -> None:
     """Refuse a Shapefile whose CRS, in a text beside it, names a file.
 
@@ -304,11 +262,6 @@ def _check_projection(path: Path) -> None:
     for text in (path.with_suffix(suffix) for suffix in (".prj", ".PRJ", ".qpj", ".QPJ")):
         if text.is_file():
             require_plain_crs(text.read_text(encoding="latin-1"), path)
-
-
-def _has_contents(database: sqlite3.Connection) -> bool:
-    """Tell whether a database is a GeoPackage."""
-    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'gpkg_contents'").fetchone() is not None
 
 
 def _check_geojson(path: Path) -> None:
