@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from semicdvl.errors import SemicdvlError
+from semicdvl.outputs.messages import describe_stream_error
 from semicdvl.process_memory import describe_memory_error, keep_freed_memory
 from semicdvl.reading.regular_files import describe_place_error
 
@@ -42,6 +43,22 @@ def _stop_in_order() -> Iterator[None]:
             signal.signal(number, old)
 
 
+@contextlib.contextmanager
+def _flush_at_end() -> Iterator[None]:
+    """Write the last text while an error can still be told, and leave none that Python would try again at its end."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if describe_stream_error(error) is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
 def main() -> None:
     """Run the command line.
 
@@ -57,7 +74,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     console = Console(stderr=True, soft_wrap=True)
     try:
-        with _stop_in_order():
+        with _stop_in_order(), _flush_at_end():
             app(standalone_mode=True)
     except SemicdvlError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
@@ -67,7 +84,7 @@ def main() -> None:
             console.print("Interrupted. No half-written file is left. Run the same command again to resume or restart.")
         raise
     except Exception as error:
-        remedy = describe_memory_error(error) or describe_place_error(error)
+        remedy = describe_memory_error(error) or describe_stream_error(error) or describe_place_error(error)
         if remedy is None:
             raise
         console.print(f"error: {remedy}", style="red", markup=False, highlight=False)

@@ -315,3 +315,15 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], m
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="a mistake of this program"):
         patch.setattr(sys, "argv", ["semicdvl", "detect"])
         main()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("arguments", [["list", "methods"], ["--version"]])
+def test_output_that_takes_no_more_text_has_a_remedy(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "semicdvl", *arguments]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith(
+        "error: standard output cannot be written (No space left on device). Free some space"
+    )

@@ -51,3 +51,16 @@ def is_writing_error(error: BaseException) -> bool:
         return True
     kinds = (kind.__module__.partition(".")[0] for kind in type(error).__mro__)
     return any(package in WRITER_PACKAGES for package in kinds)
+
+
+def describe_stream_error(error: BaseException) -> str | None:
+    """Return what to tell a user whose terminal, pipe or log takes no more text; None for any other error.
+
+    Errors about files name them, or were given a name by `make_output_error`.
+    """
+    if not isinstance(error, OSError) or error.errno not in FULL_ERRORS or error.filename is not None:
+        return None
+    return (
+        f"standard output cannot be written ({error.strerror}). Free some space there, or send it elsewhere. "
+        "What is finished is kept: the same command resumes it."
+    )
