@@ -58,6 +58,20 @@ def test_three_groups_are_those_of_scikit_image():
     )
 
 
+@pytest.mark.parametrize("unchanged", [0.0, 0.0173, 0.0303, 1.0, 1.0001, 1.9999])
+def test_equal_scores_of_unchanged_ground_are_not_above_the_threshold(unchanged):
+    values = np.repeat(np.array([unchanged, unchanged + 3], np.float32), [9000, 1000])
+    assert (normalise_by_threshold(values, build_histogram([values]).otsu()) > 0.5).sum() == 1000
+    assert not (normalise_by_threshold(values[:9000], build_histogram([values[:9000]]).otsu()) > 0.5).any()
+
+
+@pytest.mark.parametrize(("values", "changed"), [([0.7], 0), ([0.7, 1.9], 1), ([0.0, 1e-6, 1.9], 1)])
+def test_fewer_than_three_groups_have_no_uncertain_one(values, changed):
+    scores = np.repeat(np.array(values, np.float32), [90, *[20] * (len(values) - 1)])
+    low, high = build_histogram([scores]).otsu_three_classes()
+    assert low == high and (scores > high).sum() == 20 * changed
+
+
 @given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=50))
 def test_every_bin_stands_for_its_values(values):
     values = np.array(values, np.float32)

@@ -85,25 +85,35 @@ class Histogram:
         return lower
 
     def otsu(self) -> float:
-        """Return Otsu's threshold (1979), which separates two groups with the least variance within them."""
+        """Return Otsu's threshold (1979), which separates two groups with the least variance within them.
+
+        It is the upper end of a bin: at the centre, equal values above it, which can be those of all unchanged ground,
+        would be on the wrong side.
+        """
         from skimage.filters import threshold_otsu
 
         counts_N, centres_N = self.nonempty_bins()
         if len(centres_N) == 1:
-            return float(centres_N[0])
-        return float(threshold_otsu(hist=(counts_N, centres_N)))  # type: ignore[no-untyped-call]
+            return _end_of_bin(centres_N[0])
+        return _end_of_bin(threshold_otsu(hist=(counts_N, centres_N)))  # type: ignore[no-untyped-call]
 
     def otsu_three_classes(self) -> tuple[float, float]:
         """Return the two thresholds of three groups by Otsu's criterion (Liao et al. 2001), on 256 equal bins."""
         from skimage.filters import threshold_multiotsu
 
         counts_N, centres_N = self.nonempty_bins()
-        if len(centres_N) < 3:
-            return float(centres_N[0]), float(centres_N[-1])
         equal_M, edges = np.histogram(centres_N, bins=256, weights=counts_N.astype(np.float64))
+        if np.count_nonzero(equal_M) < 3:  # two groups, or one
+            return self.otsu(), self.otsu()
         bins = (equal_M, (edges[1:] + edges[:-1]) / 2)
         low, high = threshold_multiotsu(hist=bins, classes=3)  # type: ignore[no-untyped-call]
         return float(low), float(high)
+
+
+def _end_of_bin(centre: float) -> float:
+    """Return the greatest value of the bin with this centre; of the first bin its centre, 0."""
+    bits = int(np.float32(centre).view(np.uint32)) >> _DROPPED_BITS << _DROPPED_BITS
+    return float(np.uint32(bits | (1 << _DROPPED_BITS) - 1).view(np.float32)) if bits else 0.0
 
 
 def _weighted_quantile(values_N: NDArray[np.float64], counts_N: NDArray[np.int64], share: float) -> float:
