@@ -254,6 +254,7 @@ def test_one_band_is_enough_for_others(name, images, truth_HW):
     "build",
     [
         lambda: pca_km.build_pca_km(components=17),
+        lambda: pca_km.build_pca_km(sample=3),
         lambda: irmad.build_irmad(rounds=-1),
         lambda: log_ratio.build_log_ratio(offset=0),
         lambda: dsfa.build_dsfa(pixels=3),

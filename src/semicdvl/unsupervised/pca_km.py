@@ -40,6 +40,9 @@ from semicdvl.unsupervised.common.thresholds import (
     normalise_by_threshold,
 )
 
+MIN_SAMPLE = 100
+"""Smallest sample: blocks are drawn by chance, and of a few expected ones there may be none."""
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -206,14 +209,14 @@ def build_pca_km(
         matched: match the bands of the dates by mean and deviation first; false: compare the values unchanged.
         guard: whether the changed cluster must stand out from the rest.
         seed: seed of the sample and of k-means.
-        sample: greatest number of blocks that the clusters are found on.
+        sample: greatest number of blocks that the clusters are found on, 100 or more.
 
     Raises:
         ConfigError: an option out of range.
     """
-    if block_px < 2 or not 1 <= components <= block_px**2 or sample < 2:
+    if block_px < 2 or not 1 <= components <= block_px**2 or sample < MIN_SAMPLE:
         raise ConfigError(
             f"block_px = {block_px}, components = {components}, sample = {sample}: give blocks of 2 px or more, 1 to "
-            "block_px squared components, and a sample of 2 or more."
+            f"block_px squared components, and a sample of {MIN_SAMPLE} or more."
         )
     return PCAKM(block_px, components, matched, guard, seed, sample)
