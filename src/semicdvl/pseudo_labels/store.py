@@ -4,7 +4,7 @@
     STORE/answers/ab/<key>.npz       key = image bytes, window, stretch, VLM identity, prompts, ground sampling distance
     STORE/labels/cd/<key>.png        key = both answers, prompts of foreground and background, CEG settings
     STORE/labels/cd/<key>.json       record: which pair it is and how the label was made
-    STORE/features/ef/<key>.npz      only under `min_cosine`: key = image bytes + window, identity of the features
+    STORE/features/ef/<key>.npz      only to compare features: key = image bytes, window, stretch, features, gsd
 
 Changing a threshold makes new labels from the stored answers and never asks the VLM again. Files are written
 atomically, so generation can be interrupted at any point, and several processes can write at once (`locks`).
@@ -143,7 +143,8 @@ class PseudoLabelStore:
         self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]
     ) -> NDArray[np.float32]:
         """Return the stored feature map DHW of an image, or compute it and store it (in half precision)."""
-        key = hash_values(*self._identify_image(image, window_px), self.spec.ceg.get(CEG_FEATURES_KEY))
+        gsd = () if self.spec.gsd_m is None else (self.spec.gsd_m,)  # by which an extractor may resample the image
+        key = hash_values(*self._identify_image(image, window_px), self.spec.ceg.get(CEG_FEATURES_KEY), *gsd)
         content = self._read_arrays("features", key)
         if content is None:
             with lock_key(self.root, key):
