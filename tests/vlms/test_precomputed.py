@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from semicdvl.ceg import rules
+from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
 from semicdvl.registry import resolve_builder
@@ -63,6 +64,14 @@ def test_maps_are_clamped_and_in_the_order_asked(folder: Path, image: np.ndarray
     assert vlm.segment(image, ["road"]).scores_CHW[0, 0, 0] == 0.0
     other = vlm.segment(np.ascontiguousarray(image[::-1]), ["house"])
     assert other.scores_CHW[0, 0, 1] == np.float32(0.1)
+
+
+def test_a_word_is_found_however_it_is_written(folder: Path, image: np.ndarray) -> None:
+    (folder / "answers.json").write_text(json.dumps({"prompts": ["Storage_Tank", "bare  soil"], "images": "../images"}))
+    np.save(folder / "A" / "one.npy", maps()[:2])
+    asked = resolve_prompts(find="storage_tank", background="bare soil")
+    found = build_precomputed(weights=folder).segment(image, asked.words)
+    assert found.scores_CHW[0, 1, 2] == 1.0 and found.scores_CHW[1, 0, 0] == 0.0
 
 
 def test_sums_above_1_are_compared_among_the_words_that_are_asked(folder: Path, image: np.ndarray) -> None:

@@ -48,6 +48,7 @@ from semicdvl.vlms.model_cards import ModelCard
 from semicdvl.vlms.pixel_hash import hash_pixels
 from semicdvl.vlms.precomputed.coco import InstanceReader, read_coco
 from semicdvl.vlms.validation import check_image, check_prompts
+from semicdvl.vlms.words import normalise_word
 
 CARD = ModelCard(
     description="APE's maps and COCO instances",
@@ -140,15 +141,15 @@ class PrecomputedVLM(DescribedVLM):
         return Segments(scores_CHW, tuple(prompts), _select_prompts(found, channels))
 
     def _find_channel(self, word: str) -> int:
-        cleaned = word.strip().lower()
-        if cleaned not in self.prompts:
+        cleaned, known = normalise_word(word), [normalise_word(prompt) for prompt in self.prompts]
+        if cleaned not in known:
             raise InputError(
                 self.folder / ANSWERS_FILE,
                 f"does not contain the prompt '{word}'.{suggest_nearest(cleaned, self.prompts)} "
                 f"It contains: {', '.join(self.prompts)}",
                 "Use these prompts only, or compute the predictions again",
             )
-        return self.prompts.index(cleaned)
+        return known.index(cleaned)
 
     def _find_stem(self, image_HWC: NDArray[np.uint8]) -> str:
         """Return the path of an image's prediction below the folder, without suffix."""
