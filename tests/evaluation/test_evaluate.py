@@ -20,6 +20,9 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     for arguments, problem in (
         ((out,), "give RUN DATA"),
         ((out, tmp_path, "--truth", truth), "Leave one out"),
+        ((out, tmp_path, "--area", truth), "Leave one out"),
+        ((out, tmp_path, "--label-values", "1=changed"), "Leave one out"),
+        ((out, tmp_path, "--sample", "300"), "Leave one out"),
         ((tmp_path, "--truth", truth), "run.json"),
         ((out, "--truth", tmp_path / "none.gpkg"), "does not exist"),
         ((out, "--truth", tmp_path / "none.tif"), "does not exist"),

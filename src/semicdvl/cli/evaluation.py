@@ -103,8 +103,11 @@ def evaluate_command(
     No truth yet:  semicdvl evaluate OUT --sample 300, fill the column `truth` of OUT/sample.gpkg in a GIS, and then
     semicdvl evaluate OUT --truth OUT/sample.gpkg
     """
-    if data is not None and truth.truth is not None:
-        raise cd.ConfigError(f"evaluate: --truth is for a result of `detect`, {data} for a trained run. Leave one out.")
+    if data is not None and (truth != TruthOptions() or sample is not None):
+        raise cd.ConfigError(
+            f"evaluate: --truth with --layer, --area, --label-values and the like, and --sample, are for a result of "
+            f"`detect`, {data} for a trained run. Leave one out."
+        )
     if data is not None:
         _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.trust or ())
     elif truth.truth is not None:
