@@ -152,6 +152,18 @@ def test_unfinished_files_are_swept_down_to_a_depth(tmp_path: Path) -> None:
     assert left == ["x/kept", "x/y/.part-c"]
 
 
+def test_unfinished_files_behind_a_link_are_of_others(tmp_path: Path) -> None:
+    for name in ("disk/.part-a/tile", "disk/sub/.part-b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "data").symlink_to(tmp_path / "disk")
+    sweep_unfinished_files(tmp_path / "out", depth=3)
+    assert (tmp_path / "disk/.part-a/tile").exists() and (tmp_path / "disk/sub/.part-b").exists()
+    sweep_unfinished_files(tmp_path / "out" / "data", depth=3)  # which is meant
+    assert not (tmp_path / "disk/.part-a").exists() and not (tmp_path / "disk/sub/.part-b").exists()
+
+
 def test_records_are_on_the_disk_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with killed_at(1000, monkeypatch) as seen:
         write_json(tmp_path / "run.json", {})

@@ -395,6 +395,19 @@ def test_nothing_is_removed_through_a_link_in_the_place_of_the_locks(tmp_path: P
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_what_others_are_writing_behind_a_link_stays(tmp_path: Path, pairs: list[PairFiles]) -> None:
+    _fill(pairs, tmp_path / "store", Colours())
+    (tmp_path / "store" / "answers").rename(tmp_path / "disk")
+    (tmp_path / "store" / "answers").symlink_to(tmp_path / "disk")
+    folder = next(path for path in (tmp_path / "disk").iterdir() if path.is_dir())
+    (folder / ".part-of-another.npz").touch()
+    (tmp_path / "store" / "labels" / folder.name).mkdir(exist_ok=True)
+    (tmp_path / "store" / "labels" / folder.name / ".part-of-ours.png").touch()
+    _fill(pairs, tmp_path / "store", Colours(), CEGSettings(gamma=0.6))
+    assert (folder / ".part-of-another.npz").exists()
+    assert not (tmp_path / "store" / "labels" / folder.name / ".part-of-ours.png").exists()
+
+
 def test_odd_things_among_the_locks_are_left(tmp_path: Path, pairs: list[PairFiles]) -> None:
     root = tmp_path / "store"
     (root / ".locks" / "a").mkdir(parents=True)

@@ -117,6 +117,17 @@ def test_patches_of_an_earlier_set_are_gone(client, out) -> None:
     assert [path.name for path in sorted((out / "reviewed-patches").glob("*/r*.png"))] == [f"{NAME}.png"] * 3
 
 
+def test_what_a_link_leads_to_is_not_deleted(client, out, tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.png").touch()
+    (out / "reviewed-patches").mkdir()
+    (out / "reviewed-patches" / "label").symlink_to(tmp_path / "photos")
+    decide(client, 1, "accepted")
+    answer = client.post(f"{BASE}/training-set")
+    assert answer.status_code >= 400 and "symbolic link" in answer.text, answer.text
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.png"]
+
+
 def test_a_place_that_changed_is_not_called_unchanged(client, out) -> None:
     decide(client, 1, "accepted")
     places = client.get(f"{BASE}/places").json()["places"]

@@ -217,10 +217,14 @@ def sweep_leftovers(path: Path) -> None:
 
 
 def sweep_unfinished_files(folder: Path, *, depth: int = 1) -> None:
-    """Remove unfinished files that a killed writer left in a folder and in its folders down to a depth."""
+    """Remove unfinished files that a killed writer left in a folder and in its folders down to a depth.
+
+    Folders that are links are not entered: what is there may be of another writer, who is at work.
+    """
     for level in range(depth):
         for left in folder.glob("/".join(["*"] * level + [f"{TEMPORARY_PREFIX}*"])):
-            if left.name in (LOCK_INSIDE, READY_SET):
+            above = [folder.joinpath(*left.relative_to(folder).parts[:part]) for part in range(1, level + 1)]
+            if left.name in (LOCK_INSIDE, READY_SET) or any(parent.is_symlink() for parent in above):
                 continue
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)

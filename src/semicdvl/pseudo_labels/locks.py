@@ -19,7 +19,7 @@ import portalocker
 from portalocker.exceptions import LockException
 
 from semicdvl.atomic_files import leave_nothing_if_refused
-from semicdvl.outputs.exchange import TEMPORARY_PREFIX, open_plain_file, require_own_folder
+from semicdvl.outputs.exchange import open_plain_file, require_own_folder, sweep_unfinished_files
 from semicdvl.outputs.messages import make_output_error
 
 LOCK_FOLDER = ".locks"
@@ -69,8 +69,8 @@ def leave_no_empty_store(root: Path) -> Iterator[None]:
 
 def _remove_leftovers(root: Path) -> None:
     """Remove unfinished files and old locks."""
-    leftovers = [*root.glob(f"{TEMPORARY_PREFIX}*"), *root.glob(f"*/*/{TEMPORARY_PREFIX}*")]
-    for path in [*leftovers, *(path for path in (root / LOCK_FOLDER).iterdir() if path.name != "writing")]:
+    sweep_unfinished_files(root, depth=3)
+    for path in [path for path in (root / LOCK_FOLDER).iterdir() if path.name != "writing"]:
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -366,6 +366,11 @@ def test_folder_of_a_new_project_takes_the_patches(town, tmp_path):
     with pytest.raises(OutputError, match="exists and was not made by `semicdvl prepare`"):
         prepare_patches(town["before"], town["after"], tmp_path / "used", **call)
     assert [path.name for path in (tmp_path / "used").rglob("*.*")] == ["mine.png"]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "A").symlink_to(tmp_path / "used" / "A")
+    with pytest.raises(OutputError, match="exists and was not made by `semicdvl prepare`"):
+        prepare_patches(town["before"], town["after"], tmp_path / "linked", **call)
+    assert [path.name for path in (tmp_path / "used" / "A").iterdir()] == ["mine.png"]
 
 
 def test_patches_are_cut_on_the_grid_of_the_result(tmp_path: Path) -> None:

@@ -218,9 +218,14 @@ def _start_folder(out: Path, key: str, inputs: PrepareInputs, settings: PrepareS
         if read_model(record, PrepareRecord, remedy="Give a new folder with -o").key == key:
             return
         raise OutputError(f"{out}: holds patches of other inputs or settings. Give a new folder with -o.")
-    if out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
+    if out.exists() and (not out.is_dir() or any(map(_holds_files, out.rglob("*")))):
         raise OutputError(f"{out}: exists and was not made by `semicdvl prepare`. Give a new folder with -o.")
     write_json(record, make_record("started", key, inputs, settings))
+
+
+def _holds_files(path: Path) -> bool:
+    """Tell whether a path is a file, or a link to a folder that is not empty: a walk does not go through it."""
+    return not path.is_dir() or (path.is_symlink() and any(path.iterdir()))
 
 
 def _cut_remaining(

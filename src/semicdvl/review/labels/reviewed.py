@@ -27,6 +27,7 @@ from shapely import STRtree
 
 from semicdvl.data.patch_files import CHANGED, UNCHANGED, UNKNOWN, list_patch_files, write_patch
 from semicdvl.errors import DataError
+from semicdvl.outputs.exchange import require_own_folder
 from semicdvl.raster.grid import Grid
 from semicdvl.review.labels.sources import LABEL_FOLDER, choose_patch_px, name_patch, read_stored_mask
 from semicdvl.review.labels.training import choose_prompts, list_commands, write_lists, write_recipe
@@ -118,6 +119,8 @@ def write_reviewed_patches(session: PairSession) -> ReviewedPatches:
     ground, side_px = _gather_ground(session, changes), choose_patch_px(session.grid)
     painted = _find_painted(session.pair.folder / LABEL_FOLDER, side_px)
     places = dict.fromkeys([*choose_cells(ground, side_px=side_px, confirming=not painted), *painted])
+    for folder in (root, *(path.parent for path in list_patch_files(root, ""))):
+        require_own_folder(folder)  # what is there and not of this set is deleted
     written = [at for at in places if _write_cell(session, ground, root, (*at, side_px), painted.get(at))]
     if not written:
         raise DataError(
