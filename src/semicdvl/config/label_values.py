@@ -7,6 +7,8 @@ from semicdvl.errors import ConfigError
 LABEL_MEANINGS = {"unchanged": 0, "changed": 1, "unknown": 255}
 """What a value of a label file may mean; 255 is `types.IGNORE`."""
 MAX_LABEL_VALUE = 65_535
+MAX_DIGITS = 100
+"""Of a value, leading zeros included: Python reads no whole number of thousands of digits."""
 
 
 def parse_label_values(text: str) -> dict[int, int]:
@@ -34,8 +36,9 @@ def _parse_range(numbers: str, part: str) -> range:
     first, dash, last = (word.strip() for word in numbers.partition("-"))
     if not first.isdecimal() or not (last.isdecimal() or not dash):
         raise _make_label_value_error(part)
-    low, high = int(first), int(last or first)
-    if low > high or high > MAX_LABEL_VALUE:
+    too_long = max(len(first), len(last)) > MAX_DIGITS
+    low, high = (0, 0) if too_long else (int(first), int(last or first))
+    if too_long or low > high or high > MAX_LABEL_VALUE:
         raise ConfigError(f"'{part}' is no range of values: give the smaller one first, up to {MAX_LABEL_VALUE}.")
     return range(low, high + 1)
 

@@ -49,6 +49,8 @@ class ClassLegend:
             raise ConfigError(f"{len(self.names)} class names are given. Name 2 to {MAX_CLASSES} classes.")
         if not all(name.strip() for name in self.names):
             raise ConfigError("a class name is empty. Give each class a name.")
+        if strange := [name for name in self.names if not name.isprintable()]:
+            raise ConfigError(f"the class name {strange[0]!r} holds control characters. Name it in plain text.")
         if repeated := [name for name, count in Counter(self.names).items() if count > 1]:
             raise ConfigError(f"the class name '{repeated[0]}' occurs twice. Name each class once.")
         if self.colours is not None and len(self.colours) != len(self.names):

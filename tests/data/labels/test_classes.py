@@ -152,6 +152,8 @@ def test_a_split_keeps_classes_and_one_without_is_what_it_was(tmp_path: Path) ->
         (f"{NAMES}colours = [[1, 2, 3], [1, 2, 300], [4, 5, 6]]", r"\[1, 2, 300\] is not a colour"),
         (f"{NAMES}colours = [1, 2, 3]", r"does not give colours as \[red, green, blue\]"),
         ("names = [", "is not valid TOML"),
+        pytest.param(f"names = [{'9' * 5_000}]", "is not valid TOML", id="a number of 5000 digits"),
+        ('names = ["road", "\\u001b[31mriver"]', "holds control characters"),
     ],
 )
 def test_a_legend_that_does_not_tell_classes_apart_is_refused(tmp_path: Path, legend: str, message: str) -> None:

@@ -53,7 +53,7 @@ def test_folders_patterns_and_commas_in_names(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [("", "No image was given"), ([], "No image was given"), ("hdfs2://a/b.tif", "address scheme hdfs2:// is unknown"),
-     ("nowhere/*.tif", "No file matches")],
+     ("nowhere/*.tif", "No file matches"), ("nowhere/a**b*.tif", "no pattern of files|No file matches")],
 )  # fmt: skip
 def test_unusable_names_are_refused(given, words):
     with pytest.raises(InputError, match=words):

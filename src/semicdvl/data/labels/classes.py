@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from semicdvl.data.labels.masks import find_whole_values
 from semicdvl.data.labels.stored import StoredLabel
 from semicdvl.errors import ConfigError, InputError
+from semicdvl.reading.json_files import check_values
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file
 from semicdvl.types import IGNORE, ClassLegend
@@ -41,7 +42,8 @@ def read_legend(path: Path) -> ClassLegend:
     """
     try:
         content = tomllib.loads(read_text_file(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        check_values(content)
+    except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits
         raise InputError(path, f"is not valid TOML ({error})", _EXAMPLE) from error
     for key in content:
         if key not in _KEYS:

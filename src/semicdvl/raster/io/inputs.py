@@ -199,7 +199,10 @@ def _expand_pattern(pattern: Path) -> list[str]:
     """Return the files that match a pattern, sorted by name."""
     anchor = Path(pattern.anchor) if pattern.is_absolute() else Path()
     matches = anchor.glob(str(pattern.relative_to(anchor)))
-    files = sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
+    try:
+        files = sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
+    except ValueError as error:  # `**` beside other letters, before Python 3.13
+        raise InputError(pattern, f"This is no pattern of files ({error})", "Use one * for any letters") from error
     if not files:
         raise InputError(pattern, "No file matches this pattern", "Check the spelling and the folder")
     return [str(path) for path in files]
