@@ -77,11 +77,20 @@ def test_label_values_of_a_recipe_may_be_words_and_ranges(given):
     assert DataConfig(root="data", label_values={"0": 0, "7": 1}).label_values == {0: 0, 7: 1}
 
 
+def test_many_unknown_keys_are_told_in_one_short_line(tmp_path):
+    (tmp_path / "many.toml").write_text("".join(f"key{at} = 1\n" for at in range(20_000)))
+    with pytest.raises(ConfigError, match=r"unknown key 'key0'.*unknown key 'key17'.*; and 19,982 more\.$") as refused:
+        load_recipe(tmp_path / "many.toml")
+    assert "\n" not in str(refused.value) and "key20" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("5-3=changed", "no range"),
         ("0-99999999=changed", "no range"),
+        pytest.param("9" * 5_000 + "=changed", "no range", id="5000 digits"),
+        pytest.param("0-" + "9" * 5_000 + "=changed", "no range", id="a range to 5000 digits"),
         ("0-9=changed,5=unchanged", "two meanings"),
         ("1=perhaps", "does not say"),
         ("x=changed", "does not say"),

@@ -14,6 +14,8 @@ from semicdvl.errors import ConfigError
 from semicdvl.reading.json_files import shorten
 from semicdvl.registry import suggest_nearest
 
+MAX_LISTED_FAULTS = 20
+"""Number of faults that an error lists; further ones are only counted."""
 Location = tuple[int | str, ...]
 """Where a value stands: the keys from the top of the file to it."""
 
@@ -47,10 +49,13 @@ def parse_section(
         return kind.model_validate(content)
     except ValidationError as error:
         faults: dict[str, list[str]] = {}
-        for item in _leave_out_alternatives(error.errors(), kind):
+        items = _leave_out_alternatives(error.errors(), kind)
+        for item in items[:MAX_LISTED_FAULTS]:  # the source of each is looked for in the files
             found = (find_source and find_source(item["loc"])) or source
             faults.setdefault(found, []).append(_describe_error(item, kind).rstrip("."))
-        raise ConfigError("; ".join(f"{place}: {'; '.join(texts)}" for place, texts in faults.items()) + ".") from None
+        told = "; ".join(f"{place}: {'; '.join(texts)}" for place, texts in faults.items())
+        more = f"; and {len(items) - MAX_LISTED_FAULTS:,} more" if len(items) > MAX_LISTED_FAULTS else ""
+        raise ConfigError(f"{told}{more}.") from None
 
 
 def _leave_out_alternatives(items: Sequence[Any], kind: type[BaseModel]) -> list[Any]:
