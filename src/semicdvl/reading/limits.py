@@ -11,6 +11,8 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 MAX_TEXT_BYTES = 256 * MIB
 """Lists, tables, recipes, logs: text of any kind but JSON."""
+MAX_TABLE_COLUMNS = 1_000
+"""Columns of a table of pairs, of which three are used."""
 MAX_RECIPE_BYTES = 16 * MIB
 """A recipe or a suite in TOML."""
 MAX_JSON_BYTES = 512 * MIB

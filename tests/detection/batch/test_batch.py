@@ -153,6 +153,7 @@ BAD = {
     "a misspelt column": ([(*ONE, "x")], "befor,after,name", "has no column 'before'.*Is it 'befor'"),
     "a misspelt name": ([(*ONE, "x")], "before,after,nmae", "column 'nmae', which is not known.*Rename it to name"),
     "a column twice": ([(*ONE, "x")], "before,after,after", "'after' twice"),
+    "a million columns": ([ONE], "before,after," + "," * 1_000_000, "has 1,000,003 columns, and up to 1,000 are read"),
     "too many cells": ([("A/one.png", "B/one.png", "x", "y")], "before,after,name", "line 2 has 4 cells"),
     "an empty cell": ([("A/one.png", "", "x")], "before,after,name", "line 2: after is empty"),
     "a missing file": ([(*ONE, "x"), ("A/no.png", "B/one.png", "y")], "before,after,name", "line 3: before .*A/no.png"),

@@ -16,6 +16,7 @@ from typing import Any
 from semicdvl.errors import InputError, MissingExtraError
 from semicdvl.raster.io.inputs import is_local_name, resolve_input
 from semicdvl.reading.folder_kinds import describe_folder, is_folder
+from semicdvl.reading.limits import MAX_TABLE_COLUMNS
 from semicdvl.reading.regular_files import exists, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import read_text_file
@@ -91,6 +92,9 @@ def read_pairs(path: Path) -> PairsTable:
     if not path.is_file():
         raise InputError(path, "does not exist", "Give a table with the columns before, after and, optionally, name")
     columns, rows = (_read_parquet if suffix in PARQUET_SUFFIXES else _read_csv)(path)
+    if len(columns) > MAX_TABLE_COLUMNS:
+        problem = f"has {len(columns):,} columns, and up to {MAX_TABLE_COLUMNS:,} are read"
+        raise InputError(path, problem, "Keep the columns before, after and, optionally, name")
     notes = _check_columns(path, columns)
     if not rows:
         raise InputError(path, "holds no pair", "Write one line per pair below the line with the column names")
