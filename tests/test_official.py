@@ -189,6 +189,15 @@ def test_a_small_file_takes_no_memory_for_a_giant(tmp_path: Path, monkeypatch: p
     assert all(tensor.is_meta for tensor in built[0].state_dict().values())
 
 
+def test_one_number_that_is_repeated_without_end_is_of_another_shape(tmp_path: Path) -> None:
+    torch.save({"backbone.bn1.running_var": torch.zeros(1).expand(10**15)}, tmp_path / "odd.pth")
+    with pytest.raises(
+        CheckpointError, match=r"1 of another shape: backbone\.bn1\.running_var is 1000000000000000 where"
+    ):
+        import_public_checkpoint(tmp_path / "odd.pth", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_values_beyond_the_type_of_the_network_and_names_of_many_lines(public: PublicNetwork, tmp_path: Path) -> None:
     state = dict(public.state_dict())
     state["backbone.bn1.running_var"] = torch.full((64,), 1e300, dtype=torch.float64)
