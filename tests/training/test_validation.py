@@ -64,7 +64,7 @@ def test_a_network_worse_than_the_vlm_alone_gives_advice(data: Path, store: Path
     result = train_recipe(recipe, tmp_path / "run", quiet=True)
     assert result.vlm_scores is not None and result.vlm_scores["iou"] > 0.5 > result.val["iou"]
     assert result.list_score_columns()["VLM alone (validation)"] == result.vlm_scores
-    assert "`semicdvl detect` without --model is better" in (result.give_advice() or "")
+    assert "try `semicdvl detect` without --model" in (result.give_advice() or "")
     again = train_recipe(recipe, tmp_path / "run", quiet=True)
     assert again.vlm_scores == result.vlm_scores, "a finished run has it in its record"
     assert replace(result, val={"iou": 1.0}).give_advice() is None and replace(result, val={}).give_advice() is None

@@ -87,8 +87,9 @@ class TrainedRun:
         if self.vlm_scores is None or not self.val or not self.vlm_scores["iou"] > self.val["iou"]:
             return None
         return (
-            f"On the validation pairs the VLM alone has an IoU of {self.vlm_scores['iou']:.3f}, this network "
-            f"{self.val['iou']:.3f}: until it has more labels or steps, `semicdvl detect` without --model is better."
+            f"On the validation pairs the VLM's stored labels alone have an IoU of {self.vlm_scores['iou']:.3f}, this "
+            f"network {self.val['iou']:.3f}: until it has more labels or steps, try `semicdvl detect` without --model, "
+            "which compares the VLM's answers by a rule of its own."
         )
 
 
