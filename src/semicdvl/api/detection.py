@@ -77,8 +77,8 @@ def detect(
         >>> result = cd.detect(before, after, detector=detector)     # two arrays of 64 x 96 px
         >>> result.change.shape, result.score.dtype
         ((64, 96), dtype('float32'))
-        >>> list(result.objects["area_px"])                          # the largest object first
-        [1200.0, 1.0]
+        >>> list(result.objects["area_px"])
+        [1200.0]
     """
     from semicdvl.detection.pipeline import detect_in_memory
 
