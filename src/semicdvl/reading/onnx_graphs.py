@@ -45,9 +45,7 @@ def check_onnx_graph(path: Path) -> None:
         except _DamagedError as error:
             raise CheckpointError(f"{path}: cannot be read as ONNX ({error}). Export it again.") from None
     if fault:
-        raise CheckpointError(
-            f"{path}: its network {fault}, which `semicdvl export` does not write. Give a file that it wrote."
-        )
+        raise CheckpointError(f"{path}: its network {fault}. Give a file that `semicdvl export` wrote.")
 
 
 def _find_fault(content: mmap.mmap) -> str | None:
@@ -68,7 +66,7 @@ def _find_fault(content: mmap.mmap) -> str | None:
             if number == GRAPH_NODE:
                 operation, inner = _read_node(content, span)
                 if operation in LOOPS:
-                    return f"holds a loop ({operation.decode()}), which may never end and"
+                    return f"holds a loop ({operation.decode()}), which may never end"
                 waiting += [(each, depth + 1) for each in inner]
         if depth > MAX_GRAPH_NESTING:
             return f"has graphs within graphs, more than {MAX_GRAPH_NESTING} deep"

@@ -6,7 +6,7 @@ data_entries.py  its data sets
 """
 
 from semicdvl.benchmarking.config.data_entries import CEGConfig, CityEntry, FolderEntry, RealEntry
-from semicdvl.benchmarking.config.rows import DetectorEntry, MethodEntry, ModelEntry
+from semicdvl.benchmarking.config.rows import DetectorEntry, MethodEntry, ModelEntry, ZeroLabelConfig
 from semicdvl.benchmarking.config.suite import Suite, load_suite
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "ModelEntry",
     "RealEntry",
     "Suite",
+    "ZeroLabelConfig",
     "load_suite",
 ]
