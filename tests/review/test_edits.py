@@ -85,13 +85,20 @@ def test_too_many_vertices_are_refused(client) -> None:
     )
 
 
-def test_a_star_of_thousands_of_crossings_is_refused_at_once(client) -> None:
+@pytest.mark.parametrize("corners", [300, 3000])
+def test_a_star_of_thousands_of_crossings_is_refused_at_once(client, corners: int) -> None:
     ring = [
-        [366610 + 90 * ((i * 7919) % 1009) / 1009, 4104190 - 90 * ((i * 104729) % 1013) / 1013] for i in range(3000)
+        [366610 + 90 * ((i * 7919) % 1009) / 1009, 4104190 - 90 * ((i * 104729) % 1013) / 1013] for i in range(corners)
     ]
     body = {"geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}}
     answer = client.post(f"{BASE}/changes", json=body)
     assert answer.status_code == 422 and "crosses itself" in answer.json()["detail"]
+
+
+def test_a_scribble_does_not_cut(client) -> None:
+    body = {"line": line(*((100 + (i * 7919) % 101, 100 + (i * 104729) % 103) for i in range(300))), "version": 1}
+    answer = client.post(f"{BASE}/changes/1/split", json=body)
+    assert answer.status_code == 422 and "crosses itself too often" in answer.json()["detail"]
 
 
 def test_coordinates_that_nothing_can_be_computed_with_are_refused(client) -> None:

@@ -20,6 +20,7 @@ from semicdvl.raster.io.georeference_warnings import ignore_warnings
 from semicdvl.raster.vector.files import CHANGES_LAYER
 from semicdvl.raster.vector.object_table import measure_polygons
 from semicdvl.raster.vector.reading import read_layer, read_layer_info
+from semicdvl.raster.vector.tangles import is_tangled
 from semicdvl.reports.colours import KIND_COLOURS
 from semicdvl.review.folder import ServedPair
 from semicdvl.review.geometry import keep_polygons
@@ -76,6 +77,9 @@ def read_changes(path: Path, grid: Grid, pair: ServedPair) -> list[Change]:
         raise InputError(path, f"cannot be read ({str(error).splitlines()[0].rstrip('.')})", remedy) from error
     if (frame.crs is None) != (grid.crs is None) or (grid.crs is not None and frame.crs != grid.crs.to_wkt()):
         raise InputError(path, "has another CRS than change.tif", remedy)
+    shapes = np.asarray(frame.geometry.to_numpy(), object)
+    if any(map(is_tangled, shapes[~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)])):
+        raise InputError(path, "holds an object whose outline crosses itself too often", remedy)
     rows = frame.to_dict("records")
     numbers = _number_rows(rows)
     found = []

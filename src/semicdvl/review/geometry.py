@@ -13,10 +13,11 @@ from shapely import LineString, MultiPolygon, Polygon
 from shapely.errors import GEOSException
 
 from semicdvl.raster.grid import Grid
+from semicdvl.raster.vector.tangles import is_tangled
 
 MAX_VERTICES = 20_000
 MAX_MENDED_VERTICES = 1000
-"""A shape that crosses itself may have this many: edges that all cross each other would take minutes to mend."""
+"""A shape that crosses itself may have this many, and so may a line that cuts one."""
 STEPS_PER_PX = 1024
 """Coordinates are rounded to this fraction of a pixel, so that no difference is too small to compute with."""
 MIN_AREA_PX = 0.25
@@ -59,7 +60,7 @@ def mend_polygons(polygons: Sequence[Sequence[Sequence[Sequence[float]]]], grid:
     notes = []
     shape: Any = drawn
     if not drawn.is_valid:
-        if count > MAX_MENDED_VERTICES:
+        if count > MAX_MENDED_VERTICES or is_tangled(drawn):
             raise BadShape(f"The outline crosses itself; with {count:,} vertices it cannot be mended. Draw it anew.")
         shape = keep_polygons(shapely.make_valid(drawn))
         notes.append("The outline crossed itself and was mended.")
@@ -118,6 +119,8 @@ def split_shape(shape: MultiPolygon, line: Sequence[Sequence[float]], *, grid: G
         cut = LineString(_round_ring(line, grid))
     except (ValueError, GEOSException) as error:
         raise BadShape(f"The line cannot be used ({error}).") from error
+    if is_tangled(cut):
+        raise BadShape("The line crosses itself too often. Draw it anew, right across the change.")
     pieces: list[Any] = []
     untouched: list[Any] = []
     for part in shape.geoms:

@@ -12,6 +12,7 @@ import rasterio
 import shapely
 from affine import Affine
 from shapely.geometry import LineString, Point, Polygon, box
+from tests.raster.vector.test_tangles import draw_star
 
 from semicdvl.data.prepare.polygon_layer import read_polygons
 from semicdvl.errors import InputError
@@ -137,3 +138,11 @@ def test_a_crs_that_names_a_file_is_not_followed(tmp_path: Path) -> None:
     path = written(tmp_path / "a.gpkg", on_map(3, 5, 7, 11), crs=crs)
     with pytest.raises(InputError, match=r"a\.gpkg: Its CRS names the file"):
         read_polygons(path, grid=GRID)
+
+
+def test_an_outline_that_crosses_itself_all_over_is_refused_by_its_row(tmp_path: Path) -> None:
+    grid = Grid(rasterio.CRS.from_epsg(32632), Affine(1, 0, 0, 0, -1, 100), 100, 100)
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(1, 1, 5, 5), draw_star(2_001)], crs=32632)
+    frame.to_file(tmp_path / "a.gpkg")
+    with pytest.raises(InputError, match=r"row 2 has an outline that crosses itself more than 1,000 times\. Correct"):
+        read_polygons(tmp_path / "a.gpkg", grid=grid)

@@ -21,6 +21,7 @@ from semicdvl.raster.vector.reading import (
     read_layer,
     read_layer_info,
 )
+from semicdvl.raster.vector.tangles import MAX_CROSSINGS, is_tangled
 from semicdvl.reading.limits import MAX_COORDINATE
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.registry import suggest_nearest
@@ -103,7 +104,17 @@ def _mend_rings(path: Path, row: int, coded: bytes) -> Any:
     return shape
 
 
-def refuse_wild_coordinates(path: Path, geometries: NDArray[np.object_]) -> None:
+def refuse_broken_shapes(path: Path, geometries: NDArray[np.object_]) -> None:
+    """Refuse shapes with which nothing can be computed: wild coordinates, outlines that cross themselves all over.
+
+    Raises:
+        InputError: a row has one; the first such row is named.
+    """
+    _refuse_wild_coordinates(path, geometries)
+    _refuse_tangles(path, geometries)
+
+
+def _refuse_wild_coordinates(path: Path, geometries: NDArray[np.object_]) -> None:
     """Refuse coordinates that are no numbers, or so large that nothing can be computed with them.
 
     Raises:
@@ -119,6 +130,18 @@ def refuse_wild_coordinates(path: Path, geometries: NDArray[np.object_]) -> None
         row = int(np.flatnonzero(wild_N)[0])
         problem = f"row {row + 1} has a coordinate that is no number, or beyond {MAX_COORDINATE:g}"
         raise InputError(path, problem, "Correct or delete that row")
+
+
+def _refuse_tangles(path: Path, geometries: NDArray[np.object_]) -> None:
+    """Refuse outlines that cross themselves so often that mending them would take hours.
+
+    Raises:
+        InputError: a row has one; the first such row is named.
+    """
+    for row in np.flatnonzero(~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)):
+        if is_tangled(geometries[row]):
+            problem = f"row {row + 1} has an outline that crosses itself more than {MAX_CROSSINGS:,} times"
+            raise InputError(path, problem, "Correct or delete that row")
 
 
 def _read_parquet(path: Path) -> gpd.GeoDataFrame:

@@ -27,7 +27,7 @@ from semicdvl.data.prepare.polygon_files import (
     REJECTED,
     STATE_COLUMN,
     read_polygon_layer,
-    refuse_wild_coordinates,
+    refuse_broken_shapes,
 )
 from semicdvl.data.prepare.polygon_projection import POLYGON_TYPES, repair_polygon, reproject_shapes
 from semicdvl.errors import InputError
@@ -181,7 +181,7 @@ def read_polygons(path: Path, *, grid: Grid, layer: str | None = None, columns: 
     frame = read_polygon_layer(path, layer, columns)
     if frame.empty:
         raise InputError(path, "the layer is empty", "Give the layer that holds the polygons")
-    refuse_wild_coordinates(path, np.asarray(frame.geometry.to_numpy(), object))
+    refuse_broken_shapes(path, np.asarray(frame.geometry.to_numpy(), object))
     parts = _select_polygons(frame)
     if not len(parts.shapes):
         raise _describe_missing_polygons(path, frame)
