@@ -27,7 +27,8 @@ async function route(): Promise<void> {
   leave?.();
   leave = null;
   try {
-    const isWanted = (): boolean => mine === visit; // not once another address was opened meanwhile
+    const address = location.hash; // it changes before its event: a page that is built in between would write over the new address
+    const isWanted = (): boolean => mine === visit && location.hash === address;
     const list = await get<PairList>("/api/pairs");
     if (!isWanted()) return;
     const wanted = readAddress();

@@ -81,6 +81,7 @@ class Review {
   private waiting = 0;
   private turn: Promise<void> = Promise.resolve();
   private estimateTimer = 0;
+  private address: string | null = location.hash; // null once the page is left
   private isEstimating = false;
   private readonly card = h("section", { class: "card", "aria-label": "Change" });
   private readonly progress = h("div", { class: "progress", "aria-live": "polite" });
@@ -262,10 +263,17 @@ class Review {
     else this.map.frameAll();
     this.showCard();
     this.card.scrollIntoView({ block: "nearest" });
-    history.replaceState(null, "", `#/pair/${encodeURIComponent(this.info.name)}${id === null ? "" : `/${id}`}`);
+    this.writeAddress(id);
     const at = id === null ? -1 : this.order.indexOf(id);
     const next = this.order[at + 1];
     if (next !== undefined) window.setTimeout(() => this.current === id && this.map.prefetch(next), 60);
+  }
+
+  /** Keep the shown change in the address, unless the user is on the way to another page. */
+  private writeAddress(id: number | null): void {
+    if (location.hash !== this.address) return;
+    history.replaceState(null, "", `#/pair/${encodeURIComponent(this.info.name)}${id === null ? "" : `/${id}`}`);
+    this.address = location.hash;
   }
 
   private move(by: number): void {
@@ -765,6 +773,7 @@ class Review {
   }
 
   close(): void {
+    this.address = null;
     document.removeEventListener("keydown", this.onKey);
     window.removeEventListener("answers-again", this.onBack);
     window.removeEventListener("beforeunload", this.onUnload);

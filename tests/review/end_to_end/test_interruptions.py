@@ -134,9 +134,12 @@ def test_paint_that_is_not_stored_is_there_again(open_page, out) -> None:
     painted = page.evaluate(f"() => Array.from({LABELLING}.mask())")
     assert 0 < np.sum(np.array(painted) == 255) < 400
     page.locator(".back").click()
+    page.wait_for_function("() => location.hash.startsWith('#/pair/')")
     page.go_back()  # before the review is there
+    page.wait_for_function("() => location.hash === ''")
     page.go_forward()
-    page.wait_for_selector(".maps")
+    page.wait_for_function("() => /^#.pair.out.[0-9]+$/.test(location.hash) && document.querySelector('.maps')")
+    window.settle()
     page.go_back()
     page.wait_for_selector(".toolbox")
     page.wait_for_function(f"() => {LABELLING}.patch() && !{LABELLING}.busy()")
