@@ -1,6 +1,7 @@
 """The residual rule: rebuilt on touched ground, clipped at objects, and the same for every division into strips."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,25 @@ def test_strips_give_what_the_whole_gives(seed, shape, heights, open_m, regrow_m
     whole_HW = found(np.where(valid, t1, np.float32(0)) * valid, np.where(valid, t2, np.float32(0)) * valid, settings)
     assert (np.concatenate(painted) == whole_HW).all()
     assert not (np.concatenate(painted) & ~valid).any()
+
+
+def test_a_path_of_growth_needs_events_that_are_twice_as_far_away():
+    """An event grows by 4 m along a diagonal to row 5; of the diagonal, row 4 is near to the event of row 0 alone."""
+    object_HW, event_HW = np.zeros((2, 12, 14), bool)
+    event_HW[[0, 1, 5], [3, 0, 8]] = True
+    path = [1, 2, 3, 4, 5], [0, 1, 2, 3, 4]
+    object_HW[event_HW] = object_HW[path] = True
+    settings = replace(SETTINGS, residual_apart_m=0, residual_open_m=0, residual_area_m2=0, residual_regrow_m=4)
+    house_HW = np.float32([np.where(object_HW & ~event_HW, 0.5, 0.1), np.where(object_HW, 0.9, 0.1)])
+    t1, t2 = (np.stack([one_HW, np.float32(0.95) - one_HW]) for one_HW in house_HW)
+    whole_HW = found(t1, t2, settings)
+    assert whole_HW[path].all()
+    valid_HW = np.ones((12, 14), bool)
+    for height in range(1, 12):
+        cuts = [slice(row, row + height) for row in range(0, 12, height)]
+        strips = [PairScoreStrip(rows.start, t1[:, rows], t2[:, rows], valid_HW[rows]) for rows in cuts]
+        painted = find_streamed_residual_events(strips, prompts=PROMPTS, settings=settings).paint(strips)
+        assert (np.concatenate(list(painted)) == whole_HW).all(), height
 
 
 def test_few_strips_are_held_at_a_time():

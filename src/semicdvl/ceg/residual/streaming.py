@@ -74,7 +74,9 @@ class StreamedResidualEvents:
     def paint(self, strips: Iterable[PairScoreStrip]) -> Iterator[NDArray[np.bool_]]:
         """Yield where there is change, HW, for each of the strips that the events were found in."""
         sizes = convert_to_pixels(self.settings)
-        for window in add_neighbouring_rows(self._keep_large(strips, sizes), sizes.regrow_reach_px):
+        # A path of growth may be one reach long, and its pixels may be near to events that are another one away.
+        reach = 2 * sizes.regrow_reach_px
+        for window in add_neighbouring_rows(self._keep_large(strips, sizes), reach):
             events, objects = window.masks_NHW[:2], window.masks_NHW[2:]
             grown = [grow_back(event_HW, object_HW, sizes) for event_HW, object_HW in zip(events, objects, strict=True)]
             yield (grown[0] | grown[1])[window.own].astype(bool)
