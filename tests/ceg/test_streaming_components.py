@@ -57,6 +57,16 @@ def whole(t1: np.ndarray, t2: np.ndarray, valid: np.ndarray, settings: CEGSettin
     return find_component_events(*labels, t1, t2, prompts=PROMPTS, settings=settings)
 
 
+@pytest.mark.parametrize("width", [1, 5, 9])
+def test_a_shift_may_be_wider_than_the_raster(width):
+    rng = np.random.default_rng(width)
+    t1, t2 = (answers(rng, 30, width, smooth=1.5) for _ in range(2))
+    valid, settings = np.ones((30, width), bool), CEGSettings(level="instance", min_area_px=1, shift_px=9, delta=0.3)
+    found = strip_events(cut_up(t1, t2, valid, [4]), settings=settings)
+    expected = whole(t1, t2, valid, settings)
+    assert (np.concatenate([strip.unmatched_HW for strip in found]) == expected.unmatched_HW).all()
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @given(
     seed=st.integers(0, 9999), shape=st.tuples(st.integers(1, 40), st.integers(1, 45)),

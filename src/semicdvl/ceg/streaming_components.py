@@ -295,8 +295,8 @@ def _shift_rows(t1_HW: IntArray, t2_HW: IntArray, shift: tuple[int, int], *, kep
     """
     down, right = shift
     width = t1_HW.shape[1]
-    first_cols = slice(max(0, -right), width - max(0, right))
-    second_cols = slice(max(0, right), width - max(0, -right))
+    first_cols = slice(max(0, -right), max(0, width - max(0, right)))
+    second_cols = slice(max(0, right), max(0, width - max(0, -right)))
     start, end = max(kept, abs(down)), len(t1_HW)
     late, early = slice(start, end), slice(start - abs(down), max(start, end) - abs(down))
     first_rows, second_rows = (early, late) if down >= 0 else (late, early)
