@@ -195,6 +195,14 @@ def test_trained_words_compete_with_all_but_their_own_concept(vlm: model.AerialV
     assert rivals_NK[2, names.index("water")] == 0 and rivals_NK[2, names.index("building")] == 1
 
 
+def test_the_plural_of_a_trained_word_competes_as_its_singular(vlm: model.AerialVLM) -> None:
+    """The concept "building" competed with sheds, warehouses and factories, of which nothing was found then."""
+    words = ["shed", "warehouse", "factory", "parking lot", "silo"]
+    plurals = ["sheds", "warehouses", "factories", "parking lots", "silos"]
+    rivals_NK, of_plurals_NK = (vlm.encode_prompts(each).competition_NK for each in (words, plurals))
+    assert torch.equal(rivals_NK, of_plurals_NK)
+
+
 def test_table_holds_usual_words_as_unit_vectors() -> None:
     table = aerial_text.load_word_table()
     assert len(table.index) >= 300

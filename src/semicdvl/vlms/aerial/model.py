@@ -38,7 +38,7 @@ from semicdvl.vlms.aerial.inference_net import (
 from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable
 from semicdvl.vlms.validation import check_image, check_prompts
-from semicdvl.vlms.words import normalise_word
+from semicdvl.vlms.words import normalise_word, to_singular
 
 NATIVE_GSD_M = 0.5
 """Metres per pixel of the training crops. An image of another `gsd_m` is resampled to this before the network;
@@ -197,7 +197,7 @@ class AerialVLM(DescribedVLM):
         near, same = COMPETITION_COSINE_RANGE
         competition_NK = ((same - vectors_NE @ self.anchors_KE.T) / (same - near)).clamp(0, 1)
         for row, word in enumerate(words):
-            own = [index for index, trained in enumerate(self.concepts.values()) if word in trained]
+            own = [at for at, trained in enumerate(self.concepts.values()) if {word, to_singular(word)} & {*trained}]
             if own:  # a trained word: all concepts but its own compete, however similar they are
                 competition_NK[row] = 1.0
                 competition_NK[row, own] = 0.0
