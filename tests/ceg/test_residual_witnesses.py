@@ -12,7 +12,7 @@ from scipy import ndimage
 from semicdvl.ceg.config import CEGSettings, choose_detection_level
 from semicdvl.ceg.instances.feature_similarity import PairFeatures
 from semicdvl.ceg.labels import find_instance_events
-from semicdvl.ceg.prompts import Prompts
+from semicdvl.ceg.prompts import Prompts, build_class_prompts
 from semicdvl.ceg.residual.appearance import compute_distance_map, find_least_distance
 from semicdvl.ceg.residual.outlines import (
     average_over_segments,
@@ -141,7 +141,7 @@ def test_only_ground_where_the_dates_may_differ_is_cut_into_segments():
     old_HW[10:20, 4:14] = new_HW[10:20, 4:14] = 0.9
     new_HW[20:30, 120:130] = 0.9
     answers = tuple(Segments(np.stack([house_HW, 1 - house_HW]), PROMPTS.words) for house_HW in (old_HW, new_HW))
-    (window,) = find_candidate_windows(answers, prompts=PROMPTS, settings=SETTINGS)
+    (window,) = find_candidate_windows(answers, concepts=[PROMPTS], settings=SETTINGS)
     # Blocks of 8 m at 1 m per pixel: the house lies in rows 2 and 3, columns 15 and 16; and one block around it.
     assert window.rows_cols == (slice(8, 40), slice(112, 144)) and window.inside_HW.all()
     for before, after, image_HWC in zip(
@@ -158,13 +158,29 @@ def test_only_ground_where_the_dates_may_differ_is_cut_into_segments():
         assert before.scores_CHW.max() == np.float32(0.9), "the VLM's answer is not changed"
 
 
+def test_ground_that_goes_from_one_class_to_another_is_cut_into_segments_too():
+    """Of house and lake together it has an equal score at both dates."""
+    classes = build_class_prompts(("grass", "house", "lake"), {name: [name] for name in ("grass", "house", "lake")})
+    t1, t2 = np.full((2, 3, 60, 160), 0.1, np.float32)
+    order = classes.prompts.words
+    t1[order.index("house"), 20:30, 120:130] = t2[order.index("lake"), 20:30, 120:130] = 0.9
+    answers = Segments(t1, order), Segments(t2, order)
+    (window,) = find_candidate_windows(answers, concepts=classes.concepts, settings=SETTINGS)
+    assert window.rows_cols == (slice(8, 40), slice(112, 144))
+    images_HWC = np.zeros((2, 60, 160, 3), np.uint8)
+    prepared = prepare_residual_answers(
+        answers, (images_HWC[0], images_HWC[1]), prompts=classes.searched, concepts=classes.concepts, settings=SETTINGS
+    )
+    assert all((after.scores_CHW != before.scores_CHW).any() for after, before in zip(prepared, answers, strict=True))
+
+
 @pytest.mark.parametrize("differs", [False, True])
 def test_an_image_is_cut_as_a_whole_or_not_at_all(differs):
     house_HW = np.full((50, 70), 0.9, np.float32)
     answers = [
         Segments(np.stack([one_HW, 1 - one_HW]), PROMPTS.words) for one_HW in (house_HW, house_HW * (1 - differs))
     ]
-    windows = find_candidate_windows(tuple(answers), prompts=PROMPTS, settings=SETTINGS)
+    windows = find_candidate_windows(tuple(answers), concepts=[PROMPTS], settings=SETTINGS)
     assert [window.rows_cols for window in windows] == ([(slice(0, 50), slice(0, 70))] if differs else [])
 
 

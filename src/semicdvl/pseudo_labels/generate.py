@@ -155,7 +155,9 @@ class PseudoLabeler:
         settings, spec = self.settings.at_gsd(self.store.spec.gsd_m), self.store.spec
         if settings.level == "residual":
             images_HWC = content.read_image(0), content.read_image(1)
-            t1, t2 = prepare_residual_answers((t1, t2), images_HWC, prompts=spec.searched, settings=settings)
+            t1, t2 = prepare_residual_answers(
+                (t1, t2), images_HWC, prompts=spec.searched, concepts=spec.concepts, settings=settings
+            )
         events = find_pair_events(t1, t2, spec=spec, settings=settings, features=described)
         labels = make_pair_labels(events, t1, t2, spec=spec, settings=settings)
         return self.store.write_labels(pair, labels)

@@ -216,9 +216,10 @@ def read_answered_pair(pair: PairFiles, store: PseudoLabelStore, *, settings: CE
 
         features = PairFeatures(*(store.get_or_make_features(image, pair.window_px, missing) for image in images))
     if settings.level == "residual":
-        shown = read_stored_pair(pair, store.spec, with_label=False)
+        shown, spec = read_stored_pair(pair, store.spec, with_label=False), store.spec
+        images_HWC = shown.t1_HWC, shown.t2_HWC
         t1, t2 = prepare_residual_answers(
-            (t1, t2), (shown.t1_HWC, shown.t2_HWC), prompts=store.spec.searched, settings=at_gsd
+            (t1, t2), images_HWC, prompts=spec.searched, concepts=spec.concepts, settings=at_gsd
         )
     events = find_pair_events(t1, t2, spec=store.spec, settings=at_gsd, features=features)
     return AnsweredPair(pair, t1, t2, events)

@@ -46,11 +46,15 @@ def prepare_residual_answers(
     *,
     prompts: Prompts,
     settings: CEGSettings,
+    concepts: Sequence[Prompts] = (),
 ) -> tuple[Segments, Segments]:
-    """Return a VLM's answers for both dates as the residual rule compares them, see `prepare_residual_scores`."""
+    """Return a VLM's answers for both dates as the residual rule compares them, see `prepare_residual_scores`.
+
+    `concepts` are what is compared between the dates, where that is not all that is searched for together.
+    """
     windows: tuple[CandidateWindow, ...] = ()
     if settings.residual_outlines and any(answer.instances is None for answer in answers):
-        windows = find_candidate_windows(answers, prompts=prompts, settings=settings)
+        windows = find_candidate_windows(answers, concepts=concepts or (prompts,), settings=settings)
     t1, t2 = (
         prepare_residual_scores(answer, image_HWC, prompts=prompts, settings=settings, windows=windows)
         for answer, image_HWC in zip(answers, images_HWC, strict=True)
@@ -105,21 +109,22 @@ class CandidateWindow:
 
 
 def find_candidate_windows(
-    answers: tuple[Segments, Segments], *, prompts: Prompts, settings: CEGSettings
+    answers: tuple[Segments, Segments], *, concepts: Sequence[Prompts], settings: CEGSettings
 ) -> tuple[CandidateWindow, ...]:
     """Return the windows of a pair where one date may show foreground that the other does not.
 
-    Candidate pixels have a foreground score of at least `residual_score` at one date, and less at the other by
+    Candidate pixels have a score of a concept of at least `residual_score` at one date, and less at the other by
     `residual_score - residual_other_score + CANDIDATE_DIFFERENCE`. A block of `BLOCK_M` is a candidate where these
     fill a square of `CANDIDATE_WIDTH` times the radius of the opening: what is narrower is opened away. Candidates and
     the blocks around them are grouped into windows; where these together are as large as the image, it is one window.
     On the pairs of `benchmarks/real_pairs.py` and on cities the map is the same as with all of the image cut.
     """
     gsd_m = settings.gsd_m or SEGMENT_GSD_M
-    foreground_HW = [answer.scores_CHW[list(prompts.foreground)].max(axis=0) for answer in answers]
     least = settings.residual_score - settings.residual_other_score + CANDIDATE_DIFFERENCE
-    candidate_HW = np.maximum(*foreground_HW) >= settings.residual_score
-    candidate_HW &= np.abs(foreground_HW[0] - foreground_HW[1]) >= least
+    candidate_HW = np.zeros(answers[0].scores_CHW.shape[1:], bool)
+    for concept in concepts:
+        t1_HW, t2_HW = (answer.scores_CHW[list(concept.foreground)].max(axis=0) for answer in answers)
+        candidate_HW |= (np.maximum(t1_HW, t2_HW) >= settings.residual_score) & (np.abs(t1_HW - t2_HW) >= least)
     width_px = max(1, round(CANDIDATE_WIDTH * settings.residual_open_m / gsd_m))
     square = np.ones((width_px, width_px), np.uint8)
     wide_HW = np.asarray(cv2.erode(candidate_HW.astype(np.uint8), square), np.uint8)
