@@ -138,7 +138,10 @@ class Detector(ABC):
         return 0.0
 
     def set_least_area(self, area_m2: float) -> Detector:
-        """Return the detector for a smallest object that the user gave; by default itself, as it has no own limit."""
+        """Return the detector for a smallest object that the user gave; by default itself, as it has no own limit.
+
+        Called after `prepare`. The area is in pixels where their size is not known.
+        """
         return self
 
     def notes(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from semicdvl.detection.config import DetectionConfig
 from semicdvl.detection.detectors.vlm_ceg import VLMDetector, build_default_detector
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.errors import ConfigError
-from semicdvl.types import IGNORE, Segments
+from semicdvl.types import IGNORE, Instance, Segments
 
 PROMPTS = Prompts(("roof",), ("grass",))
 
@@ -105,6 +105,40 @@ def test_what_decides_which_ground_is_cut_into_segments_is_part_of_the_identity(
         VLMDetector(Brightness(), PROMPTS, replace(each.settings, residual_outlines=0.0)) for each in (plain, other)
     ]
     assert without[0].identity == without[1].identity
+
+
+@dataclass(frozen=True)
+class Halls(Brightness):
+    """A VLM with an instance where the red channel is bright."""
+
+    def segment(self, image_HWC, prompts, *, gsd_m=None):
+        answer = super().segment(image_HWC, prompts, gsd_m=gsd_m)
+        return replace(answer, instances=(Instance(image_HWC[..., 0] > 200, 0, 0.9),))
+
+
+def test_instances_that_are_painted_into_the_maps_are_part_of_the_identity():
+    """Without segments of the image, too: an interrupted run of another level has other maps."""
+    plain, residual = (
+        VLMDetector(Halls(), PROMPTS, CEGSettings(level=level, residual_outlines=0, residual_distance=0))  # type: ignore[arg-type]
+        for level in ("instance", "residual")
+    )
+    maps = [each.predict_scores(*hall_and_extension(), gsd_m=0.5) for each in (plain, residual)]
+    assert not np.array_equal(*maps)
+    assert plain.identity != residual.identity
+
+
+@pytest.mark.parametrize(
+    ("given", "gsd_m", "asked", "least_m2"),
+    [
+        ({}, 0.5, 30.0, 30.0),
+        ({}, None, 30.0, 7.5),  # 30 px, since the size of a pixel is not known
+        ({"residual_area_m2": 100.0}, 0.5, 0.0, 100.0),
+    ],
+)
+def test_the_least_area_of_objects_is_that_of_events_unless_these_have_their_own(given, gsd_m, asked, least_m2):
+    settings = CEGSettings(level="residual", gsd_m=gsd_m, **given)
+    detector = VLMDetector(Brightness(), PROMPTS, settings).set_least_area(asked)
+    assert isinstance(detector, VLMDetector) and detector.settings.residual_area_m2 == least_m2
 
 
 @dataclass(frozen=True)

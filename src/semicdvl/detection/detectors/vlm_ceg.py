@@ -105,6 +105,8 @@ class VLMDetector(Detector):
             given = {name: getattr(settings, name) for name in CANDIDATE_SETTINGS}
             others = [f"{name} {value:g}" for name, value in given.items() if value != getattr(CEGSettings, name)]
             prompted += " ".join([" around candidates", *others])
+        elif settings.level == "residual":  # instances are painted into the maps
+            prompted += "; own outlines"
         if self.features is None:
             return prompted
         return f"{prompted}; {'distance' if self._compares_distances else 'features'} {self.features.identity}"
@@ -135,10 +137,16 @@ class VLMDetector(Detector):
         return BUILDING_AREA_M2 if self.prompts.finds_buildings else OTHER_AREA_M2
 
     def set_least_area(self, area_m2: float) -> Detector:
-        """Return the detector whose residual level, too, has the smallest object that the user gave."""
-        if self.settings.level != "residual":
+        """Return the detector whose residual level, too, has the smallest object that the user gave.
+
+        A smallest event that was given by itself (`residual_area_m2`) stays.
+        """
+        settings = self.settings
+        if settings.level != "residual" or settings.residual_area_m2 != CEGSettings.residual_area_m2:
             return self
-        return replace(self, settings=replace(self.settings, residual_area_m2=area_m2))
+        if settings.gsd_m is None:  # the area is in pixels
+            area_m2 *= ASSUMED_GSD_M**2
+        return replace(self, settings=replace(settings, residual_area_m2=area_m2))
 
     def judge_source(self, source: SourceFacts) -> Reliability:
         """Judge whether words, pixel size and bands lie within what the VLM was measured on."""
