@@ -19,6 +19,7 @@ from tests.support.synthetic_rasters import at, tif
 
 from semicdvl.ceg.prompts import PROMPT_SETS, Prompts
 from semicdvl.checkpoint import load_network
+from semicdvl.cli.self_training import AdaptCEGOptions
 from semicdvl.config import parse_recipe
 from semicdvl.data.readers import folder
 from semicdvl.detection.config import DetectionConfig
@@ -409,12 +410,21 @@ def test_next_command_reads_the_pair_as_training_did() -> None:
 
 def test_next_command_combines_with_the_map_without_labels_where_the_shipped_vlm_was_asked() -> None:
     read = DetectionConfig(gsd_m=0.5)
-    told = build_detect_command("a.tif", "b.tif", Path("r"), read, combined_with=PROMPT_SETS["buildings"])
-    assert told == "semicdvl detect a.tif b.tif -o r-out --model r --combine both --gsd 0.5"
-    told = build_detect_command(
-        "a.tif", "b.tif", Path("r"), read, combined_with=Prompts(("road",), ("grass", "bare soil"))
-    )
-    assert told.endswith("--combine both --find road --background 'grass,bare soil' --gsd 0.5")
+    usual, mixed = CEGSettings(level="residual"), CEGSettings(level="mixed", residual_score=0.7)
+    for ceg in (usual, mixed):
+        combined = PROMPT_SETS["buildings"], ceg
+        told = build_detect_command("a.tif", "b.tif", Path("r"), read, combined_with=combined)
+        assert told == "semicdvl detect a.tif b.tif -o r-out --model r --combine both --gsd 0.5"
+    combined = Prompts(("road",), ("grass", "bare soil")), CEGSettings(level="residual", residual_area_m2=40)
+    told = build_detect_command("a.tif", "b.tif", Path("r"), read, combined_with=combined)
+    assert told.endswith("--combine both --find road --background 'grass,bare soil' --residual-area-m2 40 --gsd 0.5")
+
+
+def test_the_map_that_the_network_completes_is_the_one_that_it_learned_from() -> None:
+    """`adapt --residual-score 0.7 --detect OUT` combined the network with the map of the usual score."""
+    assert AdaptCEGOptions(residual_score=0.7).map_settings == {"residual_score": 0.7}
+    assert AdaptCEGOptions().map_settings == {}
+    assert AdaptCEGOptions(gamma=0.5).map_settings is None and AdaptCEGOptions(delta=0.1).map_settings is None
 
 
 def test_the_map_of_the_pair_keeps_what_is_found_without_labels(town: list[Path], done: Any, tmp_path: Path) -> None:

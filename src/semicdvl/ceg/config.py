@@ -185,6 +185,8 @@ MATCHING_SETTINGS = frozenset({"delta", "instance_score", "min_area_px", *OPTION
 """The settings of whole objects, which the residual level does not have."""
 RESIDUAL_SETTINGS = (*(field.name for field in fields(CEGSettings) if field.name.startswith("residual_")), "gsd_m")
 """The settings of the residual level; see `residual.rule`."""
+RESIDUAL_OPTIONS = tuple(name for name in RESIDUAL_SETTINGS if name != "gsd_m")
+"""Those that are its own options; the ground sampling distance is one of reading the images."""
 
 
 def choose_detection_level(given: Collection[str], *, calibrate: bool = False) -> CEGLevel:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import semicdvl as cd
+from semicdvl.ceg.config import choose_learning_level
 from semicdvl.cli.app import ADVANCED, OUTPUT, TARGET, TRAINING, app, out
 from semicdvl.cli.options import (
     CEGOptions,
@@ -52,6 +53,12 @@ class AdaptCEGOptions(CEGOptions):
     def segmentation_settings(self) -> dict[str, float]:
         """The threshold of the single-date labels, which is that of the change label."""
         return {} if self.gamma is None else {"gamma_segmentation": self.gamma}
+
+    @property
+    def map_settings(self) -> dict[str, Any] | None:
+        """The settings of the map that is learned, for `detect`; None: the labels are no such map."""
+        learned = self.settings.get("level") or choose_learning_level(self.settings)
+        return self.settings if learned == "residual" else None
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,6 @@ def adapt_command(
     if detect is not None:
         base = None
         if combine != Combination.network:
-            base = cd.create_vlm_detector(vlm.make_builder(), prompts=asked)
+            base = cd.create_vlm_detector(vlm.make_builder(), prompts=asked, ceg=ceg.map_settings)
         saved = detect_with_adapted(adapted, pair.before, pair.after, detect, base=base, combination=combine.value)
         out.print(saved.format_text(), soft_wrap=True)

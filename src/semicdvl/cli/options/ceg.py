@@ -10,12 +10,9 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 import semicdvl as cd
-from semicdvl.ceg.config import RESIDUAL_SETTINGS, choose_detection_level, choose_learning_level
+from semicdvl.ceg.config import RESIDUAL_OPTIONS, choose_detection_level, choose_learning_level
 from semicdvl.cli.app import ADVANCED, TARGET
 from semicdvl.cli.options.groups import list_values
-
-RESIDUAL_OPTIONS = tuple(name for name in RESIDUAL_SETTINGS if name != "gsd_m")
-"""Options of the residual level; the ground sampling distance is an option of reading the images."""
 
 
 class Level(StrEnum):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import semicdvl as cd
+from semicdvl.ceg.config import RESIDUAL_OPTIONS
 from semicdvl.cli.app import ADVANCED, OUTPUT, TARGET
-from semicdvl.cli.options.ceg import RESIDUAL_OPTIONS, CEGOptions, FeatureOptions
+from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 
 from semicdvl.atomic_files import hash_values, leave_nothing_if_refused, write_json
-from semicdvl.ceg.config import CEGSettings
+from semicdvl.ceg.config import RESIDUAL_OPTIONS, CEGSettings
 from semicdvl.ceg.prompts import PROMPT_SETS, Prompts
 from semicdvl.checkpoint import build_network
 from semicdvl.detection.config import GDAL_CACHE_BYTES, DetectionConfig, list_reading_words
@@ -212,7 +212,8 @@ def _adapt(
     write_train_list(home / "patches", patches.pairs)
     trained = train_recipe(recipe, run, quiet=console.quiet)
     shipped = vlm.identity == build_aerial().identity
-    command = build_detect_command(before, after, run, config.detection, combined_with=prompts if shipped else None)
+    combined_with = (prompts, ceg) if shipped else None
+    command = build_detect_command(before, after, run, config.detection, combined_with=combined_with)
     return AdaptResult(run, patches, trained, config, warnings, command)
 
 
@@ -259,7 +260,7 @@ def build_detect_command(
     run: Path,
     detection: DetectionConfig,
     *,
-    combined_with: Prompts | None = None,
+    combined_with: tuple[Prompts, CEGSettings] | None = None,
 ) -> str:
     """Return the command that detects change with the run, reading the pair as it was read for training.
 
@@ -268,14 +269,18 @@ def build_detect_command(
         after: date 2.
         run: the run.
         detection: how the pair was read.
-        combined_with: what the shipped VLM looked for, whose map is combined with the network's; None: the network's
-            own map.
+        combined_with: what the shipped VLM looked for, whose map is combined with the network's, and how its answers
+            became labels; None: the network's own map.
     """
     words = ["semicdvl", "detect", str(before), str(after), "-o", f"{run}-out", "--model", str(run)]
     if combined_with is not None:
         words += ["--combine", "both"]
-        if combined_with != PROMPT_SETS["buildings"]:
-            words += ["--find", ",".join(combined_with.find), "--background", ",".join(combined_with.background)]
+        prompts, ceg = combined_with
+        if prompts != PROMPT_SETS["buildings"]:
+            words += ["--find", ",".join(prompts.find), "--background", ",".join(prompts.background)]
+        for name in RESIDUAL_OPTIONS if ceg.level == "residual" else ():
+            if (value := getattr(ceg, name)) != getattr(CEGSettings, name):
+                words += [f"--{name.replace('_', '-')}", f"{value:g}"]
         words += [] if detection.gsd_m is None else ["--gsd", f"{detection.gsd_m:g}"]
     words += list_reading_words(detection)
     return shlex.join([*words, *(["--allow-outside"] if detection.allow_outside else [])])
