@@ -147,3 +147,5 @@ def test_what_cannot_be_combined_is_refused() -> None:
     bands = InputBands((1, 2, 3, 4), (0.1,) * 4, (0.1,) * 4)
     with pytest.raises(ConfigError, match="the VLM sees red"):
         combine_detectors(base, Green(input_bands=bands))
+    with pytest.raises(ConfigError, match="Leave out --decide, or --combine"):
+        combine_detectors(base, Green(deciding="both"))

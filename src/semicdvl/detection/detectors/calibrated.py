@@ -81,9 +81,9 @@ class CalibratedVLMDetector(VLMDetector):
             evidence.add(change, strip, replaced_HW=None if found is None else found.replaced_HW)
         probability_L, starts = evidence.compute_probabilities(self.calibration_notes)
         for change, strip in zip(super().decide(strips), strips, strict=True):
-            labels_HW = label_regions(change.change_HW == 1)
-            own_L = np.concatenate([[np.nan], probability_L[starts[strip.row] :]]).astype(np.float32)
-            probability_HW = own_L[labels_HW]
+            labels_HW, start = label_regions(change.change_HW == 1), starts[strip.row]
+            own_L = probability_L[start : start + int(labels_HW.max(initial=0))]
+            probability_HW = np.concatenate([[np.nan], own_L]).astype(np.float32)[labels_HW]
             dropped_HW = probability_HW < self.min_probability  # False where it is not known
             probability_HW[dropped_HW] = np.nan
             kept_HW = np.where(dropped_HW, 0, change.change_HW).astype(np.uint8)

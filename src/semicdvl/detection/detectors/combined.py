@@ -65,15 +65,20 @@ class CombinedDetector(Detector):
     gsd_m: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse networks that see other bands than the VLM does.
+        """Refuse networks that see other bands than the VLM does, or whose change head does not decide alone.
 
         Raises:
-            ConfigError: the network was trained with such bands.
+            ConfigError: the network was trained with such bands, or its classes decide, too.
         """
         if self.network.input_bands is not None:
             raise ConfigError(
                 f"{self.network.name}: was trained with {self.network.input_bands.describe()}, and the VLM sees red, "
                 "green and blue. Leave out the combination, and compare both maps."
+            )
+        if self.network.deciding != "change":
+            raise ConfigError(
+                f"{self.network.name}: its change head alone completes the map without labels, and the classes of the "
+                "dates cannot decide, too. Leave out --decide, or --combine."
             )
 
     @property
@@ -167,8 +172,9 @@ class CombinedDetector(Detector):
         def find_masks() -> Iterator[MaskStrip]:
             for change, strip in zip(self.base.decide(own), strips, strict=True):
                 found_HW = self._find_changed(strip)
-                flags_L = np.concatenate([[False], added_L[starts[strip.row] :]])
-                masks = (change.change_HW == 1, found_HW, flags_L[label_regions(found_HW)])
+                labels_HW, start = label_regions(found_HW), starts[strip.row]
+                flags_L = np.concatenate([[False], added_L[start : start + int(labels_HW.max(initial=0))]])
+                masks = (change.change_HW == 1, found_HW, flags_L[labels_HW])
                 waiting.append((change, strip.scores_PHW[-1]))
                 yield MaskStrip(strip.row, np.stack(masks).astype(np.uint8))
 
