@@ -200,6 +200,11 @@ def test_only_the_residual_level_takes_a_ground_sampling_distance():
         ({"residual_area_m2": float("nan")}, "residual_area_m2"),
         ({"residual_score": 0.601}, "multiple of 0.005"),
         ({"gsd_m": 0.0}, "gsd_m = 0.0"),
+        ({"residual_score": 60.0}, "residual_score = 60.0: give a number from 0 to 1"),
+        ({"gamma": 80.0}, "gamma = 80.0: give a number from 0 to 1"),
+        ({"gamma_segmentation": -0.5}, "gamma_segmentation = -0.5"),
+        ({"instance_score": 1.5}, "instance_score = 1.5"),
+        ({"min_area_px": -1}, "min_area_px = -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, reason):

@@ -96,6 +96,11 @@ class CEGSettings:
                     f"{name} = {value}: give a multiple of {1 / SCORE_STEPS:g}, the precision of stored scores."
                 )
         for name, low, high in (
+            ("gamma", 0, 1),
+            ("gamma_segmentation", 0, 1),
+            ("instance_score", 0, 1),
+            ("residual_score", 0, 1),
+            ("min_area_px", 0, math.inf),
             ("delta", 0, 1),
             ("shift_px", 0, MAX_SHIFT_PX),
             ("replaced_iou", 0, 1),
