@@ -65,6 +65,20 @@ def test_scores_are_those_of_the_whole_image() -> None:
     assert tiled.scores_CHW.dtype == np.float32 and tiled.instances is None and tiled.prompts == WORDS
 
 
+def test_a_narrow_image_is_not_cut_at_every_pixel() -> None:
+    """960 tiles of 129 px were made of 64 x 1088 px, each 1 px further than the last."""
+    asked = []
+
+    def segment_tiles(tiles: Sequence[np.ndarray]) -> list[Segments]:
+        asked.extend(tile.shape for tile in tiles)
+        return [FakeVLM().segment(tile, WORDS) for tile in tiles]
+
+    image = scene(height=64, width=1088, boxes=[(10, 200, 40, 420)])
+    found = segment_in_tiles(image, WORDS, segment_tiles, tile_px=1024, overlap_px=128)
+    assert asked == [(64, 248, 3)] * 8
+    np.testing.assert_allclose(found.scores_CHW, FakeVLM().segment(image, WORDS).scores_CHW, atol=1e-6)
+
+
 @pytest.mark.parametrize("as_rle", [False, True])
 def test_an_object_on_four_tiles_is_one(as_rle: bool) -> None:
     # tiles of 64 px with 16 px overlap: the long box meets many, the square sits on a corner of four

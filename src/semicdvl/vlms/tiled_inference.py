@@ -16,7 +16,8 @@ SegmentTiles = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Segments]]
 """Segments several images of one size at once."""
 
 MAX_ASPECT_RATIO = 2
-"""No tile is longer than this many times the image's short side: most VLMs resize their input to a square."""
+"""No tile is longer than this many times the image's short side, where that is at least twice the overlap, without
+which there would be a tile for every few pixels: most VLMs resize their input to a square."""
 
 
 def segment_in_tiles(
@@ -48,7 +49,7 @@ def segment_in_tiles(
     """
     height, width = image_HWC.shape[:2]
     shape_hw = (height, width)
-    side_px = min(tile_px, max(MAX_ASPECT_RATIO * min(shape_hw), overlap_px + 1))
+    side_px = min(tile_px, max(MAX_ASPECT_RATIO * min(shape_hw), 2 * overlap_px))
     tiling = plan_even_tiles(height, width, tile_px=side_px, overlap_px=overlap_px)
     windows = [tile.window for tile in tiling]
     if len(windows) == 1:
