@@ -39,6 +39,7 @@ from semicdvl.data.readers.real_pairs import REAL_PAIRS_GSD_M, read_real_pairs
 from semicdvl.data.split_file import write_split
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.reading.json_files import read_json
+from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.few_labels.network import build_vlm_prior
 from semicdvl.training.run import train_recipe
@@ -150,7 +151,9 @@ def score_without_labels(case: Case, known: dict[str, list[int]]) -> float:
     missing = [pair for pair in case.split.test if pair.name not in known]
     network = build_vlm_prior(gsd_m=REAL_PAIRS_GSD_M).eval()
     for pair in missing:
-        pixels = evaluate_network(network, [pair], device=next(network.parameters()).device).pixels
+        pixels = evaluate_network(
+            network, [pair], processes=ProcessGroup(0, 1, next(network.parameters()).device)
+        ).pixels
         known[pair.name] = [pixels.tp, pixels.fp, pixels.fn]
     total = np.sum([known[pair.name] for pair in case.split.test], axis=0)
     return float(total[0] / total.sum())

@@ -74,6 +74,15 @@ def test_predict_refuses_what_would_give_a_wrong_answer(tmp_path: Path, images: 
         network.predict(t1_HWC, t2_HWC[:32])
 
 
+def test_scores_that_are_no_numbers_are_no_map_without_change(tmp_path: Path, images) -> None:
+    network = cd.load_model(make_run(tmp_path))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(3e38)
+    with pytest.raises(cd.CheckpointError, match="predict: the network gives scores that are not numbers"):
+        network.predict(*images)
+
+
 def test_a_network_keeps_its_mode_and_can_be_copied(tmp_path: Path, images: tuple[np.ndarray, np.ndarray]) -> None:
     network = cd.load_model(make_run(tmp_path))
     wanted_HW = network.predict(*images).score_HW

@@ -23,6 +23,7 @@ from semicdvl.errors import ConfigError, DataError
 from semicdvl.metrics.pair_sets import RunScores
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.training.batches import normalise_images
+from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import evaluate_network, evaluate_run
 from semicdvl.training.parts import ShuffledLabels, build_method, make_split, open_label_source, teach_classes
 from semicdvl.training.run import train_recipe
@@ -84,8 +85,8 @@ def test_scores_counted_by_hand(tmp_path: Path) -> None:
     }.items():
         save(tmp_path / folder / "x.png", array.astype(np.uint8))
     (tmp_path / "classes.toml").write_text('names = ["house", "grass", "water"]\n')
-    cpu = torch.device("cpu")
-    found = evaluate_network(_Oracle(), read_folder(tmp_path).pairs, device=cpu, classes=NAMES).classes
+    processes = ProcessGroup(0, 1, torch.device("cpu"))
+    found = evaluate_network(_Oracle(), read_folder(tmp_path).pairs, processes=processes, classes=NAMES).classes
     assert found is not None
     scores = found.compute_scores()
     assert scores["semantic_miou"] == 1 and scores["semantic_f_scd"] == pytest.approx(3 / 4)
@@ -94,7 +95,7 @@ def test_scores_counted_by_hand(tmp_path: Path) -> None:
     assert scores["changed_same_class_frac"] == 1 / 2 and scores["unchanged_other_class_frac"] == 1 / 2
     assert found.counts.transitions_KK.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
     with pytest.raises(DataError, match=r"has the classes house, grass, water, but the run knows house, grass\."):
-        evaluate_network(_Oracle(), read_folder(tmp_path).pairs, device=cpu, classes=NAMES[:2])
+        evaluate_network(_Oracle(), read_folder(tmp_path).pairs, processes=processes, classes=NAMES[:2])
 
 
 def test_the_weight_is_1_where_labels_teach_the_classes(classified: Path) -> None:

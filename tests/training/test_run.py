@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.support.dataset_files import folder_of_pairs
 from tests.support.tiny_training import build_tiny_recipe
 
@@ -41,6 +42,20 @@ def test_a_recipe_becomes_a_run_that_can_be_loaded_and_evaluated(
     kinds = ("superv", "consis", "contra", "vlm")
     total = sum(value for name, value in first.items() if name.startswith(kinds))
     assert first["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_network_without_numbers_has_no_score(data: Path, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_recipe(build_tiny_recipe(data, store, method__name="supervised"), run, quiet=True)
+    weights = load_file(run / "model.safetensors")
+    huge = {
+        name: torch.full_like(one, 3e38)
+        for name, one in weights.items()
+        if one.is_floating_point() and "running_var" not in name
+    }
+    save_file(weights | huge, run / "model.safetensors")
+    with pytest.raises(CheckpointError, match="run: its network gives scores that are not numbers"):
+        evaluate_run(run, folder.read_folder(data), subset="all")
 
 
 def test_a_network_learns_what_changed(data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from semicdvl.detection.detectors.date_classes import DateClasses
 from semicdvl.errors import ConfigError
+from semicdvl.models.common.finite import check_finite_scores
 from semicdvl.models.common.heads import read_heads
 from semicdvl.models.common.images import normalise_image
 from semicdvl.raster.stored_values import Stretch
@@ -60,6 +61,7 @@ class TrainedNetwork(nn.Module):
         Raises:
             ConfigError: an image is not uint8 RGB, and not of more bits for a network that knows a stretch; it holds
                 no value above 1; or it is of another size than the other.
+            CheckpointError: the network gives scores that are not numbers.
         """
         images = [self._check_image(image_HWC, name) for image_HWC, name in ((t1_HWC, "t1"), (t2_HWC, "t2"))]
         if images[0].shape != images[1].shape:
@@ -151,6 +153,7 @@ def check_band_image(image_HWC: object, name: str, bands: InputBands) -> NDArray
 def _get_probabilities(logits_BKHW: Tensor) -> NDArray[np.float32]:
     """Return the probabilities KHW of the only image of a batch."""
     probability_KHW: NDArray[np.float32] = logits_BKHW.float().softmax(dim=1)[0].cpu().numpy()
+    check_finite_scores(probability_KHW, "predict: the network")
     return probability_KHW
 
 

@@ -33,6 +33,7 @@ from semicdvl.errors import CheckpointError, DivergedError, SemicdvlError
 from semicdvl.metrics.pair_sets import HEADLINE_SCORES
 from semicdvl.reading.json_files import read_json
 from semicdvl.training.checkpoint import find_last_checkpoint
+from semicdvl.training.distributed import ProcessGroup
 from semicdvl.training.evaluate import evaluate_network
 from semicdvl.training.run import train_recipe
 from semicdvl.training.validation import list_scored_classes
@@ -122,11 +123,12 @@ def _score_last_step(recipe: Recipe, run: Path) -> dict[str, float]:
     return evaluate_network(
         model.eval().to(device),
         pairs,
-        device=device,
+        processes=ProcessGroup(0, 1, device),
         label_values=recipe.data.label_values,
         stretch=read_run_stretch(record),
         bands=read_run_bands(record),
         classes=list_scored_classes(recipe),
+        network=f"{run}: its network of the last step",
     ).list_meaningful_scores()
 
 

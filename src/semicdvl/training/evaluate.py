@@ -24,6 +24,7 @@ from semicdvl.metrics.objects import ObjectCounts, count_objects
 from semicdvl.metrics.pair_sets import ClassEvaluation, PairSetCounts, RunScores, compute_pixel_scores
 from semicdvl.metrics.semantic import SemanticCounts
 from semicdvl.metrics.transition_objects import TransitionObjectCounts, count_transition_objects
+from semicdvl.models.common.finite import check_finite_scores
 from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.regular_files import is_file, resolve_links
 from semicdvl.training.batches import normalise_images
@@ -45,34 +46,35 @@ def evaluate_network(
     model: nn.Module,
     pairs: Sequence[PairFiles],
     *,
-    device: torch.device,
+    processes: ProcessGroup,
     label_values: LabelValues = None,
     stretch: Stretch | None = None,
     bands: InputBands | None = None,
-    processes: ProcessGroup | None = None,
     classes: tuple[str, ...] = (),
+    network: str = "The network",
 ) -> PairSetCounts:
     """Compare a network in eval mode with the labels of pairs, each at its full size.
 
     Args:
-        model: the network, on `device`.
+        model: the network, on the device of the processes.
         pairs: with labels.
-        device: where to compute.
+        processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
         label_values: as in `data.labels.files.read_mask`.
         stretch: as in `data.images.reading.read_rgb`: that of the run.
         bands: those of the run; None: RGB.
-        processes: that evaluate together, each a share of the pairs; all return the counts of the whole.
         classes: names of the classes of its segmentation heads, if they are to be scored, too.
+        network: what an error calls it, such as "runs/levir: its network".
 
     Raises:
         DataError: the pairs have other classes.
+        CheckpointError: the network gives scores that are not numbers.
     """
-    processes = processes or ProcessGroup(0, 1, device)
     check_class_names(pairs, classes)
     pixels, objects, of_classes = ConfusionCounts(), ObjectCounts(), _start_class_counts(classes)
     changed_objects = TransitionObjectCounts()
     cache = ImageCache(0, label_values=label_values, stretch=stretch, bands=bands)
-    for batch in _predict_batches(model, processes.take_share(pairs), device=device, cache=cache, classes=classes):
+    share, device = processes.take_share(pairs), processes.device
+    for batch in _predict_batches(model, share, device=device, cache=cache, classes=classes, network=network):
         for predicted_HW, label_HW in zip(batch.change_BHW, batch.label_BHW, strict=True):
             pixels += ConfusionCounts.from_maps(predicted_HW, label_HW)
             objects += count_objects(predicted_HW, label_HW)
@@ -140,6 +142,7 @@ def _predict_batches(
     device: torch.device,
     cache: ImageCache,
     classes: tuple[str, ...] = (),
+    network: str = "The network",
 ) -> Iterator[_BatchPrediction]:
     """Yield maps and labels of all pairs; the prediction is the argmax of each head."""
     classified = [pair for pair in pairs if classes and _has_classes(pair)]
@@ -150,9 +153,17 @@ def _predict_batches(
             t1_BCHW, t2_BCHW = (normalise_images(images.to(device)) for images in (batch.t1_BCHW, batch.t2_BCHW))
             with torch.inference_mode():
                 out: Outputs = model(t1_BCHW, t2_BCHW, heads=heads)
+                _check_numbers(out, network)
                 change_BHW = out.change_BKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
             counted = _count_classes(out, change_BHW, batch, classes=len(classes)) if with_classes else ()
             yield _BatchPrediction(change_BHW, batch.label_BHW.to(torch.uint8).numpy(), *counted)
+
+
+def _check_numbers(out: Outputs, network: str) -> None:
+    """Refuse outputs that are no numbers: their argmax is "unchanged" everywhere."""
+    for logits_BKHW in (out.change_BKHW, out.t1_BKHW, out.t2_BKHW):
+        if logits_BKHW is not None:
+            check_finite_scores(logits_BKHW.float().cpu().numpy(), network)
 
 
 def _has_classes(pair: PairFiles) -> bool:
@@ -246,12 +257,12 @@ def evaluate_run(run: Path, dataset: ChangeDataset, *, subset: str, trust: Seque
     counts = evaluate_network(
         model,
         pairs,
-        device=processes.device,
+        processes=processes,
         label_values=values,
         stretch=stretch,
         bands=read_run_bands(record),
-        processes=processes,
         classes=names,
+        network=f"{run}: its network",
     )
     scores = RunScores(counts.list_meaningful_scores())
     scores.classes = counts.classes

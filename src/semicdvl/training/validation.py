@@ -97,12 +97,12 @@ def score_test_pairs(
     return evaluate_network(
         model.eval(),
         pairs,
-        device=processes.device,
+        processes=processes,
         label_values=recipe.data.label_values,
         stretch=stretch,
         bands=bands,
-        processes=processes,
         classes=list_scored_classes(recipe),
+        network=f"{run}: its network",
     ).list_meaningful_scores()
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.date_classes import CLASS_SCORE, DateClasses, DecidingHeads
-from semicdvl.errors import CheckpointError, ConfigError
+from semicdvl.errors import ConfigError
+from semicdvl.models.common.finite import check_finite_scores
 from semicdvl.types import IGNORE, ChangeMap, Detector, InputBands, ScoreStrips
 
 
@@ -145,11 +146,7 @@ class TrainedDetector(Detector):
         classes = self.date_classes
         of_dates = [] if classes is None else [classes.select_maps(each) for each in dates_KHW]
         maps_PHW = np.concatenate([change_HW[None], *of_dates]).astype(np.float32, copy=False)
-        if not np.isfinite(maps_PHW).all():
-            raise CheckpointError(
-                f"{self.name}: its network gives scores that are not numbers, so its weights are damaged or too large. "
-                "Train again, or take the file from a backup."
-            )
+        check_finite_scores(maps_PHW, f"{self.name}: its network")
         return maps_PHW
 
     def decide(self, strips: ScoreStrips) -> Iterator[ChangeMap]:
