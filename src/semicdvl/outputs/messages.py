@@ -11,6 +11,8 @@ FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Errors of the system that are always about writing: disk full, over quota, file too large, read-only."""
 ODD_FILE_ERRORS = frozenset({errno.ELOOP, errno.ENXIO})
 """Errors of the system about what is called as an output and is no file: a link, a named pipe, a device."""
+HANDLE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors of the system about how many files are open at once, whatever the folder."""
 REMEDIES = {
     **dict.fromkeys(ODD_FILE_ERRORS, "Delete it"),
     errno.EEXIST: "Delete the file or the broken link that stands in the place of a folder",
@@ -41,7 +43,12 @@ def make_output_error(path: Path, error: BaseException) -> OutputError:
     given = getattr(error, "strerror", None) or str(error)
     lines = str(given).strip().splitlines()
     reason = lines[0].rstrip(".") if lines else type(error).__name__
-    remedy = REMEDIES.get(getattr(error, "errno", None) or 0, "Free some space")
+    code = getattr(error, "errno", None) or 0
+    if code in HANDLE_ERRORS:
+        return OutputError(
+            f"{path}: cannot be written ({reason}). Allow more open files (ulimit -n), then run it again."
+        )
+    remedy = REMEDIES.get(code, "Free some space")
     return OutputError(f"{path}: cannot be written ({reason}). {remedy} or give another folder with -o.")
 
 
