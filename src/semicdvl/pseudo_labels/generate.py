@@ -147,7 +147,7 @@ class PseudoLabeler:
 
     def label_pair(self, pair: PairFiles) -> dict[str, Any]:
         """Return the record of a pair's labels, which are made if the store does not hold them."""
-        if self.store.has_labels(pair):
+        if self.store.has_pair(pair):
             return self.store.read_record(pair)
         content = _PairImages(pair, self.store.spec)
         t1, t2 = (self._get_answer(content, date) for date in (0, 1))
@@ -160,17 +160,18 @@ class PseudoLabeler:
             )
         events = find_pair_events(t1, t2, spec=spec, settings=settings, features=described)
         labels = make_pair_labels(events, t1, t2, spec=spec, settings=settings)
+        content.require_unchanged("no label fits it")
         return self.store.write_labels(pair, labels)
 
     def _get_answer(self, content: _PairImages, date: int) -> Segments:
         """Return the answer for one date, from the store if it holds it."""
         path, words = content.paths[date], self.store.spec.prompts.words
-        stamps, key = FileStamps.take([path]), self.store.answer_key(path, content.pair.window_px)
+        key = self.store.answer_key(path, content.pair.window_px)
 
         def ask() -> Segments:
             image_HWC = content.read_image(date)
             segments = self.vlm.segment(image_HWC, words, gsd_m=self.store.spec.gsd_m)
-            stamps.require_unchanged(outcome="no answer fits it")
+            content.require_unchanged("no answer fits it")
             return _check_answer(segments, path, words=words, shape_hw=image_HWC.shape[:2])
 
         return self.store.get_or_make_answer(key, ask)
@@ -180,10 +181,16 @@ class PseudoLabeler:
         if self.features is None:
             return None
         source = scale_extractor(self.features, self.store.spec.gsd_m)
+
+        def describe(date: int) -> NDArray[np.float32]:
+            features_DHW = source.extract_features(content.read_image(date))
+            content.require_unchanged("no features fit it")
+            return features_DHW
+
         window_px, (before, after) = content.pair.window_px, content.paths
         return PairFeatures(
-            self.store.get_or_make_features(before, window_px, lambda: source.extract_features(content.read_image(0))),
-            self.store.get_or_make_features(after, window_px, lambda: source.extract_features(content.read_image(1))),
+            self.store.get_or_make_features(before, window_px, lambda: describe(0)),
+            self.store.get_or_make_features(after, window_px, lambda: describe(1)),
         )
 
 
@@ -196,10 +203,11 @@ def read_stored_pair(
 
 
 class _PairImages:
-    """The images of a pair, read once one of them is needed."""
+    """The images of a pair, both read once one of them is needed; keys in the store are those of their files."""
 
     def __init__(self, pair: PairFiles, spec: StoreSpec) -> None:
         self.pair, self.paths, self.spec = pair, (pair.before, pair.after), spec
+        self._stamps = FileStamps.take(self.paths)
         self._read: PairArrays | None = None
 
     def read_image(self, date: int) -> NDArray[np.uint8]:
@@ -207,12 +215,17 @@ class _PairImages:
             self._read = read_stored_pair(self.pair, self.spec, with_label=False)
         return self._read.t2_HWC if date else self._read.t1_HWC
 
+    def require_unchanged(self, outcome: str) -> None:
+        """Refuse what was made of images that are other ones by now: it would be stored under their keys."""
+        self._stamps.require_unchanged(outcome=outcome)
+
 
 def _check_answer(segments: Segments, path: Path, *, words: Sequence[str], shape_hw: tuple[int, ...]) -> Segments:
     """Return a VLM's answer after checking it.
 
     Raises:
-        InputError: maps or masks of another size, scores that are not finite, or other prompts than asked.
+        InputError: maps or masks of another size, scores that are not finite, instances of other prompts than asked or
+            with a score beyond 0 to 1.
     """
     wanted, remedy = (len(words), *shape_hw), "Check the VLM, its weights and its precision"
     if segments.scores_CHW.shape != wanted:
@@ -227,7 +240,7 @@ def _check_answer(segments: Segments, path: Path, *, words: Sequence[str], shape
         size = tuple(mask.shape if isinstance(mask, np.ndarray) else mask["size"])
         if size != tuple(shape_hw):
             raise InputError(path, f"instance {number} has a mask of {size}, the image is {tuple(shape_hw)}", remedy)
-        if not 0 <= instance.prompt < len(words) or not np.isfinite(instance.score):
+        if not 0 <= instance.prompt < len(words) or not 0 <= instance.score <= 1:
             raise InputError(
                 path, f"instance {number} has prompt {instance.prompt} of {len(words)}, score {instance.score}", remedy
             )

@@ -48,12 +48,17 @@ def lock_for_writing(root: Path) -> Iterator[None]:
         yield
 
 
+def list_records(root: Path) -> list[Path]:
+    """Return the records of all labels of a store, without those that a process is writing, or left unfinished."""
+    return sorted((root / "labels").glob("*/[!.]*.json"))
+
+
 @contextlib.contextmanager
 def leave_no_empty_store(root: Path) -> Iterator[None]:
     """Remove a store that the block made if it is refused before any pair was labelled, and nobody else fills it."""
 
     def is_worth_keeping() -> bool:
-        if any((root / "labels").glob("*/*.json")):
+        if list_records(root):
             return True
         path = root / LOCK_FOLDER / "writing"
         with contextlib.suppress(OSError), open(path, "rb", opener=open_plain_file) as handle:

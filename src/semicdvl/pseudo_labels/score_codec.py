@@ -148,6 +148,6 @@ def instance_to_plain(instance: Instance) -> tuple[dict[str, Any], int, float]:
     counts = mask["counts"]
     return (
         {"size": list(mask["size"]), "counts": counts.decode() if isinstance(counts, bytes) else counts},
-        instance.prompt,
-        instance.score,
+        int(instance.prompt),
+        float(instance.score),  # numbers of NumPy are none that JSON knows
     )

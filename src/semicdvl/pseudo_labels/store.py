@@ -30,8 +30,9 @@ from pydantic import ValidationError
 
 from semicdvl.atomic_files import hash_file, hash_values, write_atomically, write_bytes_atomically, write_json
 from semicdvl.errors import ConfigError, InputError, StoreError
+from semicdvl.outputs.exchange import TEMPORARY_PREFIX
 from semicdvl.pseudo_labels.label_png import encode_labels, read_label_png
-from semicdvl.pseudo_labels.locks import lock_key
+from semicdvl.pseudo_labels.locks import list_records, lock_key
 from semicdvl.pseudo_labels.score_codec import decode_segments, encode_segments
 from semicdvl.pseudo_labels.store_spec import StoredRecord, StoredSpec, StoreSpec
 from semicdvl.reading.array_files import read_npz
@@ -66,7 +67,7 @@ class PseudoLabelStore:
         Raises:
             StoreError: `root` holds other files, or a store of another version.
         """
-        if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "manifest.json").exists())):
+        if root.exists() and not (root / "manifest.json").exists() and not _is_empty_folder(root):
             raise StoreError(f"{root}: exists and is not a pseudo-label store. Give an empty or new folder.")
         if (root / "manifest.json").exists():
             _read_manifest(root)
@@ -143,8 +144,7 @@ class PseudoLabelStore:
         self, image: Path, window_px: WindowPx, describe: Callable[[], NDArray[Any]]
     ) -> NDArray[np.float32]:
         """Return the stored feature map DHW of an image, or compute it and store it (in half precision)."""
-        gsd = () if self.spec.gsd_m is None else (self.spec.gsd_m,)  # by which an extractor may resample the image
-        key = hash_values(*self._identify_image(image, window_px), self.spec.ceg.get(CEG_FEATURES_KEY), *gsd)
+        key = self._features_key(image, window_px)
         content = self._read_arrays("features", key)
         if content is None:
             with lock_key(self.root, key):
@@ -157,6 +157,11 @@ class PseudoLabelStore:
                     ):
                         np.savez_compressed(handle, features=content["features"])
         return self._check_features(key, content)
+
+    def _features_key(self, image: Path, window_px: WindowPx) -> str:
+        """Return the key of the feature map of an image file, or a window of it."""
+        gsd = () if self.spec.gsd_m is None else (self.spec.gsd_m,)  # by which an extractor may resample the image
+        return hash_values(*self._identify_image(image, window_px), self.spec.ceg.get(CEG_FEATURES_KEY), *gsd)
 
     def _check_features(self, key: str, content: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the feature map DHW of a stored file."""
@@ -184,8 +189,17 @@ class PseudoLabelStore:
         return hash_values(*made_by, *([] if self.spec.classes is None else [asdict(self.spec.classes)]))
 
     def has_labels(self, pair: PairFiles) -> bool:
-        """Return whether the store holds the labels of a pair."""
-        return self._path("labels", self.label_key(pair), ".json").exists()
+        """Return whether the store holds the labels of a pair and their record."""
+        key = self.label_key(pair)
+        return all(self._path("labels", key, suffix).exists() for suffix in (".json", ".png"))
+
+    def has_pair(self, pair: PairFiles) -> bool:
+        """Return whether the store holds the labels of a pair and all that they were made from."""
+        images, window_px = (pair.before, pair.after), pair.window_px
+        made_from = [self._path("answers", self.answer_key(image, window_px), ".npz") for image in images]
+        if CEG_FEATURES_KEY in self.spec.ceg:
+            made_from += [self._path("features", self._features_key(image, window_px), ".npz") for image in images]
+        return self.has_labels(pair) and all(path.exists() for path in made_from)
 
     def write_labels(self, pair: PairFiles, labels: VLMLabels) -> dict[str, Any]:
         """Store a pair's labels; return their record (name, reliable and changed fraction, how they were made)."""
@@ -227,7 +241,7 @@ class PseudoLabelStore:
 
     def iterate_records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all labels in the store, whatever their specification."""
-        for path in sorted((self.root / "labels").glob("*/*.json")):
+        for path in list_records(self.root):
             yield _read_record(path)
 
     def verify(self) -> list[str]:
@@ -239,7 +253,7 @@ class PseudoLabelStore:
                     self._verify_arrays(kind, path.stem)
                 except StoreError as error:
                     wrong.append(str(error))
-        for path in sorted((self.root / "labels").glob("*/*.json")):
+        for path in list_records(self.root):
             classes = 2
             try:
                 of_classes = _read_record(path)["spec"]["classes"]
@@ -276,6 +290,11 @@ def _holds_labels(path: Path, classes: int) -> bool:
         bool(((map_HW < count) | (map_HW == IGNORE)).all())
         for map_HW, count in ((labels.change_HW, 2), (labels.t1_HW, classes), (labels.t2_HW, classes))
     )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    """Tell whether a path is a folder with nothing in it but what a process is writing, or left when it was killed."""
+    return path.is_dir() and all(each.name.startswith(TEMPORARY_PREFIX) for each in path.iterdir())
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:
