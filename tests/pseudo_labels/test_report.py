@@ -14,9 +14,10 @@ from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.data.readers import folder
 from semicdvl.errors import StoreError
 from semicdvl.pseudo_labels.generate import generate_labels
-from semicdvl.pseudo_labels.quality import measure_quality, select_evenly
+from semicdvl.pseudo_labels.quality import fill_store, measure_quality, select_evenly
 from semicdvl.pseudo_labels.report import write_store_report
 from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.workers import WorkerSettings
 from semicdvl.types import PairFiles
 from semicdvl.vlms.models.fake import build_fake
 
@@ -69,6 +70,27 @@ def test_quality_is_counted_over_valid_and_over_all_pixels(tmp_path: Path, data:
     assert (high.total.tp, high.total.fn, high.total.total) == (house, house, 3 * whole)
     assert high.changed_frac == pytest.approx(house / (3 * whole))
     assert [pair.name for pair in select_evenly(pairs, 2)] == ["p0", "p2"] and select_evenly([], 4) == []
+
+
+def test_fractions_are_of_the_pixels_where_images_differ_in_size(tmp_path: Path, data: Path) -> None:
+    """A new house fills all of a small fourth pair, which then counts as little as it is."""
+    for date, colour in (("A", GRASS), ("B", ROOF)):
+        _write(data / date / "p3.png", np.full((6, 10, 3), colour, np.uint8)[..., ::-1])
+    _write(data / "label" / "p3.png", np.full((6, 10), 255, np.uint8))
+    pairs, store, whole = folder.read_folder(data).pairs, tmp_path / "store", 3 * SHAPE[0] * SHAPE[1] + 60
+    asked = {"vlm": build_fake(), "prompts": resolve_prompts(), "settings": SETTINGS, "root": store}
+    filled = fill_store(pairs, workers=WorkerSettings(build_fake, quiet=True), **asked)
+    (row,) = (row for row in filled.quality if row.gamma == SETTINGS.gamma)
+    assert row.changed_frac == pytest.approx((2 * 12 * 14 + 60) / whole)
+    assert f"{row.changed_frac:.2%} are labelled as changed" in filled.summary
+
+
+def test_the_page_says_of_which_pairs_its_fractions_are(tmp_path: Path, data: Path) -> None:
+    for name in ("p1", "p2"):
+        (data / "label" / f"{name}.png").unlink()
+    pairs = _filled(data, tmp_path / "store")
+    html = write_store_report(tmp_path / "store", pairs, settings=SETTINGS).read_text()
+    assert "<b>3</b>" in html and "of the pixels of 1 measured pair have a label" in html
 
 
 def test_ground_without_label_does_not_count(tmp_path: Path, data: Path) -> None:

@@ -22,7 +22,7 @@ from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pair_checks import measure_pairs_stretch
-from semicdvl.data.pairs import read_known_label
+from semicdvl.data.pairs import read_known_label, read_pair_size
 from semicdvl.errors import StoreError
 from semicdvl.metrics.change import ConfusionCounts
 from semicdvl.pseudo_labels.executor import fill_with_workers
@@ -163,8 +163,10 @@ def _fill_and_measure(
     console = Console(stderr=True, quiet=quiet)
     with contextlib.closing(work):
         records = list(track(work, total=len(pairs), description="pseudo-labels", console=console, transient=True))
-    reliable = np.mean([record["reliable_frac"] for record in records])
-    changed = np.mean([record["changed_frac"] for record in records])
+    sizes = [math.prod(read_pair_size(pair)) for pair in pairs]  # images of a data set may be of several
+    reliable, changed = (
+        np.average([record[name] for record in records], weights=sizes) for name in ("reliable_frac", "changed_frac")
+    )
     count = f"{len(records)} pair{'s' if len(records) != 1 else ''}"
     store = PseudoLabelStore.open(root)
     summary = (
@@ -251,25 +253,26 @@ def measure_quality(
     wanted = sorted({*gammas, settings.gamma})
     rows = {gamma: LabelQuality(gamma, 0.0, 0.0, ConfusionCounts(), ConfusionCounts()) for gamma in wanted}
     some, labels = select_evenly(pairs, MAX_MEASURED_PAIRS), ImageCache(0, label_values=LABEL_VALUES)
+    total_px = sum(math.prod(read_pair_size(pair)) for pair in some)
     for pair in track_pairs(some):
         kept = read_answered_pair(pair, store, settings=settings)
         truth_HW = read_known_label(pair, cache=labels)
         on_pair(kept)
         for gamma in wanted:
             change_HW = kept.make_labels(store.spec, replace(settings, gamma=gamma)).change_HW
-            rows[gamma] = _add_pair(rows[gamma], change_HW, truth_HW, share=1 / len(some))
+            rows[gamma] = _add_pair(rows[gamma], change_HW, truth_HW, total_px=total_px)
     return [rows[gamma] for gamma in wanted]
 
 
 def _add_pair(
-    row: LabelQuality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, share: float
+    row: LabelQuality, change_HW: NDArray[np.uint8], truth_HW: NDArray[np.uint8] | None, *, total_px: int
 ) -> LabelQuality:
-    """Return a row of the table with one more pair, whose weight in the fractions is `share`."""
+    """Return a row of the table with one more pair; all pairs have `total_px`, of which the fractions are."""
     known_HW = change_HW != IGNORE
     row = replace(
         row,
-        reliable_frac=row.reliable_frac + float(known_HW.mean()) * share,
-        changed_frac=row.changed_frac + float((change_HW == 1).mean()) * share,
+        reliable_frac=row.reliable_frac + int(known_HW.sum()) / total_px,
+        changed_frac=row.changed_frac + int((change_HW == 1).sum()) / total_px,
     )
     if truth_HW is None:
         return row

@@ -35,6 +35,7 @@ from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.raster.vector.object_stats import UNSURE
 from semicdvl.reports import colours as reports_colours
 from semicdvl.reports import html, line_chart
+from semicdvl.reports.numbers import format_count
 from semicdvl.types import IGNORE, PairFiles
 
 MAX_PICTURES = 8
@@ -79,7 +80,7 @@ def write_store_report(root: Path, pairs: Sequence[PairFiles], *, settings: CEGS
     statistics = _collect_statistics(pairs, store, settings, track_pairs)
     current = next(row for row in statistics.rows if row.gamma == settings.gamma)
     sections = [
-        _build_overview(pairs, store, settings, current),
+        _build_overview(pairs, store, settings, current, measured=len(statistics.objects)),
         _build_gamma_sweep(statistics.rows, settings),
         _build_transitions(statistics, settings),
         _build_pictures(pairs, store, settings, statistics),
@@ -117,14 +118,16 @@ def _collect_statistics(
 
 # ------------------------------------------------------------------------------------------------ sections
 def _build_overview(
-    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, current: LabelQuality
+    pairs: Sequence[PairFiles], store: PseudoLabelStore, settings: CEGSettings, current: LabelQuality, *, measured: int
 ) -> html.Section:
+    """Return the headline numbers; `measured` pairs are behind `current`."""
     kept = (path for kind in STORE_FOLDERS for path in (store.root / kind).glob("*/*") if not path.name.startswith("."))
     size = sum(path.stat().st_size for path in kept)
+    where = "of the pixels" if measured == len(pairs) else f"of the pixels of {format_count(measured, 'measured pair')}"
     values = [
         (f"{len(pairs):,}", "pairs"),
-        (f"{current.reliable_frac:.1%}", f"of the pixels have a label (gamma {settings.gamma:g})"),
-        (f"{current.changed_frac:.2%}", "of the pixels are labelled as changed"),
+        (f"{current.reliable_frac:.1%}", f"{where} have a label (gamma {settings.gamma:g})"),
+        (f"{current.changed_frac:.2%}", f"{where} are labelled as changed"),
         (f"{size / 1e6:,.1f} MB", "of answers and labels in the store"),
     ]
     if current.valid.total:
