@@ -8,6 +8,7 @@ is known without a worker keeps its place in the order.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -47,8 +48,8 @@ class RayActorPool:
     """Actors of one class on a Ray cluster, used as a context manager.
 
     Nothing is started before `start`. Ray is connected to where RAY_ADDRESS or an earlier `ray.init` says, else it is
-    started on this machine and stopped at the end of the context. Each actor gets one CPU and an even share of the
-    GPUs.
+    started on this machine and stopped at the end of the context. Each actor gets one CPU and one GPU, or
+    an even share where there are fewer of them than workers.
 
     An actor that dies is replaced, and what it was computing is computed again, so that the results are the same; a
     task in which `MAX_DEATHS` actors died ends the work.
@@ -261,11 +262,20 @@ def _start_ray(ray: Any, workers: int) -> None:
 
 
 def _define_actor(ray: Any, actor_class: type[Any], workers: int) -> Callable[[], Any]:
-    """Return what starts an actor, with one CPU and an even share of the GPUs where there are any."""
-    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
-    actor = ray.remote(num_cpus=1, num_gpus=gpus)(actor_class)
+    """Return what starts an actor, with an even share of the CPUs and GPUs of the cluster."""
+    present = ray.cluster_resources()
+    cpus, gpus = (_share_evenly(present.get(kind, 0), workers) for kind in ("CPU", "GPU"))
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus)(actor_class)
     environment = DriverEnvironment.current()
     return partial(actor.remote, environment)
+
+
+def _share_evenly(count: float, workers: int) -> float:
+    """Return how much of a resource each worker takes so that all have room: one, or a whole fraction of one.
+
+    A share lies in one GPU: of 2 GPUs, 3 workers with 2/3 each would leave the third waiting for ever.
+    """
+    return 1 / math.ceil(workers / count) if count >= 1 else 0
 
 
 def _import_ray() -> Any:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import torch
 from tests.support.paths import ROOT
 
+from semicdvl import ray_cluster
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
 from semicdvl.errors import ConfigError, InputError, MissingExtraError, StoreError, WorkerError
@@ -29,6 +32,7 @@ from semicdvl.vlms.models.fake import FakeVLM, build_fake
 
 WORDS = Prompts(("building",), ("grass", "water"))
 SETTINGS = CEGSettings(gamma=0.5, gamma_segmentation=0.5)
+ALIKE = replace(SETTINGS, min_cosine=0.5)
 
 
 class Threaded(FakeVLM):
@@ -58,6 +62,13 @@ class Dying(FakeVLM):
     def segment(self, image_HWC: np.ndarray, prompts: Sequence[str], *, gsd_m: float | None = None) -> Segments:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
+
+
+@dataclass
+class NamedFeatures:
+    """A feature extractor that has an identity alone."""
+
+    identity: str
 
 
 def other_identity() -> FakeVLM:
@@ -150,6 +161,10 @@ def test_an_error_of_a_worker_is_the_users_error_and_what_was_done_is_kept(
     assert _bytes(tmp_path / "store") == whole
     with pytest.raises(StoreError, match="a worker has the VLM fake-2"):
         _with(pairs, WorkerSettings(other_identity, workers=2), tmp_path / "other")
+    spec = build_store_spec(build_fake(), prompts=WORDS, settings=ALIKE, features=NamedFeatures("plain-1"))
+    other = WorkerSettings(build_fake, partial(NamedFeatures, "plain-2"))
+    with pytest.raises(StoreError, match=r"a worker has the features plain-2, but the store is made with plain-1"):
+        other.build_labeler(tmp_path / "features", spec, ALIKE)
 
 
 def test_a_worker_that_is_killed_is_told_in_words(tmp_path: Path, pairs: list[PairFiles]) -> None:
@@ -217,6 +232,20 @@ def test_on_a_local_ray_the_bytes_are_the_same_and_errors_are_the_users(
         for _ in work:
             pass
     assert _bytes(tmp_path / "ray") == whole
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "shares"),
+    [(8, 0, 3, (1, 0)), (8, 2, 2, (1, 1)), (8, 2, 3, (1, 1 / 2)), (4, 3, 8, (1 / 2, 1 / 3)), (1, 1, 7, (1 / 7, 1 / 7))],
+)
+def test_all_actors_have_room_on_a_small_cluster(
+    cpus: int, gpus: int, workers: int, shares: tuple[float, float]
+) -> None:
+    """A share lies in one GPU: of 2 GPUs, shares of 2/3 have room for two actors, and the third one waits for ever."""
+    cluster = MagicMock()
+    cluster.cluster_resources.return_value = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+    ray_cluster._define_actor(cluster, FakeVLM, workers)
+    assert cluster.remote.call_args.kwargs == dict(zip(("num_cpus", "num_gpus"), shares, strict=True))
 
 
 def test_without_ray_the_extra_is_named(

@@ -58,7 +58,7 @@ def pseudo_command(
         typer.Option(
             "--gsd",
             min=0.01,
-            help="Ground sampling distance in metres per pixel, where the files do not tell it",
+            help="Ground sampling distance in metres per pixel; it is not read from the files",
             rich_help_panel=INPUT,
         ),
     ] = None,

@@ -10,7 +10,7 @@ from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.features import FeatureExtractor
 from semicdvl.errors import ConfigError, StoreError
 from semicdvl.pseudo_labels.generate import PseudoLabeler
-from semicdvl.pseudo_labels.store import PseudoLabelStore
+from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
 from semicdvl.types import VLM
 
@@ -56,13 +56,19 @@ class WorkerSettings:
         """Build the VLM and the feature extractor, and return what labels pairs with them.
 
         Raises:
-            StoreError: the VLM built here differs from the one of the store.
+            StoreError: the VLM built here differs from the one of the store, or the features do.
         """
         vlm = self.build_vlm()
         features = None if self.build_features is None else self.build_features()
         if vlm.identity != spec.vlm:
             raise StoreError(
                 f"{root}: a worker has the VLM {vlm.identity}, but the store is made with {spec.vlm}. "
+                "All machines need the same weights and the same versions."
+            )
+        wanted = spec.ceg.get(CEG_FEATURES_KEY)
+        if features is not None and features.identity != wanted:
+            raise StoreError(
+                f"{root}: a worker has the features {features.identity}, but the store is made with {wanted}. "
                 "All machines need the same weights and the same versions."
             )
         return PseudoLabeler(PseudoLabelStore(root, spec), settings, vlm, features)
