@@ -59,6 +59,13 @@ def test_missing_files_are_named_before_training(data: Path, published: Path) ->
         PublishedLabels.open(published / "cd", published / "nothing", pairs=pairs)
 
 
+def test_pairs_of_one_name_in_several_folders_have_no_label_of_their_own(data: Path, published: Path) -> None:
+    first, second, *_ = folder.read_folder(data).pairs
+    pairs = [replace(first, name="north/p00"), replace(second, name="south/p00")]
+    with pytest.raises(StoreError, match=r"p00\.png would be the label of several training pairs"):
+        PublishedLabels.open(published / "cd", published / "seg", pairs=pairs)
+
+
 def test_other_values_bands_and_parts_of_images_are_refused(data: Path, published: Path) -> None:
     labels = PublishedLabels(published / "cd", published / "seg")
     pair = folder.read_folder(data).pairs[0]

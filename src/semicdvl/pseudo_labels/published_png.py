@@ -11,6 +11,7 @@ the split lists.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,19 @@ class PublishedLabels:
         """Check that the labels of all pairs are there.
 
         Raises:
-            StoreError: a folder or files are missing; the first are named.
+            StoreError: a folder or files are missing, the first are named; or several pairs have one name.
         """
         labels = cls(change, segmentation)
         for folder in labels._folders:
             if not folder.is_dir():
                 raise StoreError(f"{folder}: is no folder. Give the folders of the published labels.")
+        distinct = {pair.name: labels._files(pair)[0].name for pair in pairs}
+        twice = next((name for name, many in Counter(distinct.values()).items() if many > 1), None)
+        if twice is not None:
+            raise StoreError(
+                f"{change}: {twice} would be the label of several training pairs, whose names differ in their folder "
+                "alone. Give the pairs names of their own, or make a store with `semicdvl pseudo`."
+            )
         missing = [path for pair in pairs for path in labels._files(pair) if not path.is_file()]
         if missing:
             shown = ", ".join(str(path) for path in missing[:3])
