@@ -45,6 +45,10 @@ def test_a_wrong_name_is_answered_with_what_to_write(kind: str, plugin: str) -> 
         resolve_builder(kind, f"{known}x", REGISTRIES[kind])
     with pytest.raises(ConfigError, match=r"cannot be imported .*; write it as package\.module:builder"):
         resolve_builder(kind, "no_such_module:build", REGISTRIES[kind])
+    with pytest.raises(ConfigError, match=rf"unknown {kind} '\.users:build'"):
+        resolve_builder(kind, ".users:build", REGISTRIES[kind])
+    with pytest.raises(ConfigError, match=r"does not tell its options .*Name a function of Python that calls it"):
+        build_part(kind, "math:hypot", REGISTRIES[kind], {"x": 1})
     with pytest.raises(ConfigError, match=r"has no option 'valeu'\. Did you mean 'value'"):
         build_part(kind, plugin, REGISTRIES[kind], {"valeu": 1})
     with pytest.raises(ConfigError, match="value = 'three'"):

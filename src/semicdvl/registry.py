@@ -82,8 +82,9 @@ def resolve_builder(kind: str, name: str, table: Mapping[str, str], *, origin: O
         origin: who names it. The user may name any code, a stored file what is registered and trusted plug-ins.
 
     Raises:
-        ConfigError: the name is unknown (the nearest known one is suggested), the module cannot be imported, or a
-            stored file names code that the user does not trust, or that is not a plug-in.
+        ConfigError: the name is unknown (the nearest known one is suggested), the module cannot be imported, what it
+            holds does not tell its options, or a stored file names code that the user does not trust, or that is not a
+            plug-in.
     """
     is_foreign = origin.file is not None and not (name in MOVED_BUILDERS or name in table or name in table.values())
     if is_foreign and ":" in name:
@@ -101,6 +102,11 @@ def resolve_builder(kind: str, name: str, table: Mapping[str, str], *, origin: O
         raise ConfigError(f"{kind} '{name}' cannot be imported ({found}); write it as package.module:builder.")
     if not callable(builder):
         raise ConfigError(f"{kind} '{name}' is not callable; write it as package.module:builder.")
+    try:
+        inspect.signature(builder)
+    except ValueError as error:  # some compiled functions and types
+        found = f"{kind} '{name}' does not tell its options ({error})"
+        raise ConfigError(f"{found}. Name a function of Python that calls it.") from None
     result: Callable[..., Any] = builder
     return result
 
@@ -139,7 +145,7 @@ def _is_plugin(kind: str, builder: Any, module_name: str) -> bool:
 
 def _import_module(kind: str, name: str, table: Mapping[str, str], *, origin: Origin = USER) -> tuple[ModuleType, str]:
     """Import the module of a builder; return it and the builder's name in it."""
-    target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name else None))
+    target = table.get(name, MOVED_BUILDERS.get(name, name if ":" in name and name[0] != "." else None))
     if target is None:
         raise ConfigError(f"unknown {kind} '{name}'.{suggest_nearest(name, table)} Known: {', '.join(sorted(table))}.")
     module_name, _, attribute = target.partition(":")

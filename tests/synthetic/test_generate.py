@@ -174,6 +174,7 @@ def test_noise_has_the_given_deviation():
         ({"haze": 1.5}, "haze"),
         ({"change_frac": -0.1}, "change_frac"),
         ({"gsd_m": 0}, "gsd_m"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_impossible_settings_are_refused(settings_, word):

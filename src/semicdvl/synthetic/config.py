@@ -68,10 +68,13 @@ class CitySpec:
         """Refuse settings out of range.
 
         Raises:
-            ConfigError: a size under 16 px, a non-positive resolution, a share outside 0-1 or a negative strength.
+            ConfigError: a size under 16 px, a negative seed, a non-positive resolution, a share outside 0-1 or a
+                negative strength.
         """
         if min(self.shape_px) < 16:
             raise ConfigError(f"size_px is {self.size_px}. A city needs at least 16 px per side.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}. Give a number from 0.")
         if not 0.05 <= self.gsd_m <= 5:
             raise ConfigError(f"gsd_m is {self.gsd_m}. Give 0.05 to 5 metres per pixel.")
         if not 0 <= self.change_frac <= 0.5:
