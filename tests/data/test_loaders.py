@@ -293,7 +293,7 @@ def test_errors_of_workers_are_raised_unchanged(split: Split, tmp_path: Path, wo
 
 
 # ------------------------------------------------------------------------------------------------ transparent ground
-def test_transparent_ground_of_unlabelled_patches_is_ignored(tmp_path: Path) -> None:
+def test_transparent_ground_of_patches_is_ignored(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for folder_name in ("A", "B"):
         (tmp_path / folder_name).mkdir()
@@ -304,13 +304,19 @@ def test_transparent_ground_of_unlabelled_patches_is_ignored(tmp_path: Path) -> 
             if folder_name == "B":
                 image[:, :12, 3] = 0  # the second date shows nothing there
             Image.fromarray(image).save(tmp_path / folder_name / f"{name}.png")
+    (tmp_path / "label").mkdir()
+    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "label" / "one.png")
     pairs = folder.read_folder(tmp_path).pairs
+    labelled = tuple(pair for pair in pairs if pair.has_label)
     batches = load_train_batches(
-        Split((), pairs, (), ()), crop_px=32, labelled_batch=0, unlabelled_batch=2, vlm=ConstantVLM(), steps=1, seed=0,
-        options=STILL,
+        Split(labelled, pairs, (), ()), crop_px=32, labelled_batch=1, unlabelled_batch=2, vlm=ConstantVLM(), steps=1,
+        seed=0, options=STILL,
     )  # fmt: skip
-    unlabelled = next(iter(batches))[1]
-    assert unlabelled is not None and unlabelled.vlm is not None
+    of_labelled, unlabelled = next(iter(batches))
+    assert unlabelled is not None and unlabelled.vlm is not None and of_labelled.vlm is not None
+    hidden_BHW = (torch.arange(32) < 12).expand(1, 32, 32)
+    for known_BHW in (of_labelled.label_BHW, *vars(of_labelled.vlm).values()):
+        assert torch.equal(known_BHW == IGNORE, hidden_BHW)
     wanted_W = torch.arange(32) >= 12
     assert torch.equal(unlabelled.valid_BHW, wanted_W.expand(2, 32, 32))
     assert torch.equal(unlabelled.vlm.change_BHW == IGNORE, ~wanted_W.expand(2, 32, 32))

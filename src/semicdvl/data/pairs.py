@@ -107,10 +107,12 @@ def read_class_maps(pair: PairFiles, *, cache: ImageCache) -> ClassMaps:
     return ClassMaps(*maps)
 
 
-def ignore_transparent(pair: PairFiles, label_HW: UInt8Array) -> UInt8Array:
-    """Return a label that is not known where an image of the pair is transparent; the same one if neither is."""
+def ignore_transparent(pair: PairFiles, labels: UInt8Array) -> UInt8Array:
+    """Return a label HW, or several HWC, not known where an image of the pair is transparent; as it is if none is."""
     opaque_HW = read_pair_opaque(pair)
-    return label_HW if opaque_HW is None else np.where(opaque_HW, label_HW, np.uint8(IGNORE))
+    if opaque_HW is None:
+        return labels
+    return np.where(opaque_HW if labels.ndim == 2 else opaque_HW[..., None], labels, np.uint8(IGNORE))
 
 
 def read_pair_opaque(pair: PairFiles) -> NDArray[np.bool_] | None:

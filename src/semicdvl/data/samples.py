@@ -22,7 +22,7 @@ from semicdvl.data.augment import (
 )
 from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.images.files import UInt8Array
-from semicdvl.data.pairs import PairArrays, read_class_maps, read_pair, read_pair_opaque
+from semicdvl.data.pairs import PairArrays, ignore_transparent, read_class_maps, read_pair, read_pair_opaque
 from semicdvl.errors import StoreError
 from semicdvl.raster.stored_values import Stretch
 from semicdvl.types import (
@@ -120,7 +120,8 @@ class BatchBuilder:
             t1.append(self._crop_image(crop, arrays.t1_HWC))
             t2.append(self._crop_image(crop, arrays.t2_HWC))
             classes = read_class_maps(pair, cache=self.cache) if self.options.with_classes else ()
-            layers = [arrays.label_HW, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm), *classes]
+            vlm_HWC = ignore_transparent(pair, self._read_vlm_maps(pair, arrays, with_vlm=with_vlm))
+            layers = [arrays.label_HW, vlm_HWC, *classes]
             maps.append(crop.apply_to_masks(np.dstack(layers)))
         label_BHW, *others = _stack_class_maps(maps)
         vlm, truth = (others[:3], others[3:]) if with_vlm else ([], others)
