@@ -116,7 +116,7 @@ def test_the_token_is_in_no_text_of_the_settings() -> None:
     assert TOKEN not in repr(CONFIG)
 
 
-@pytest.mark.parametrize("bad", [{"port": 70000}, {"token": "short"}, {"reviewer": ""}])
+@pytest.mark.parametrize("bad", [{"port": 70000}, {"token": "short"}, {"reviewer": ""}, {"prompts": "boats"}])
 def test_impossible_settings_are_refused(bad) -> None:
     with pytest.raises(cd.ConfigError):
         cd.ServeConfig(**bad)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +13,14 @@ from rich.table import Table
 
 import semicdvl as cd
 from semicdvl.cli.app import ADVANCED, EVALUATION, INPUT, OUTPUT, app, out, remark_on_run
-from semicdvl.cli.options import DatasetOptions, TrustOptions, expand_option_groups
+from semicdvl.cli.options import DatasetOptions, TrustOptions, expand_option_groups, list_given_options
 from semicdvl.cli.tables import build_metrics_table, build_transition_table
+
+OF_RUNS = ("split", "dataset", "tile", "trust")
+"""Options that a trained run alone has a use for."""
+OF_TRUTHS = ("truth", "layer", "label_values", "truth_nodata")
+"""Options that only the comparison of a map with its truth has a use for."""
+OF_MAPS = (*OF_TRUTHS, "area", "area_layer", "sample", "seed")
 
 
 class Subset(StrEnum):
@@ -72,6 +78,7 @@ class TruthOptions:
 @app.command(name="evaluate", rich_help_panel=EVALUATION)
 @expand_option_groups
 def evaluate_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A folder that `semicdvl train` wrote; with --truth one of `detect`")],
     reading: DatasetOptions,
     truth: TruthOptions,
@@ -103,21 +110,43 @@ def evaluate_command(
     No truth yet:  semicdvl evaluate OUT --sample 300, fill the column `truth` of OUT/sample.gpkg in a GIS, and then
     semicdvl evaluate OUT --truth OUT/sample.gpkg
     """
-    if data is not None and (truth != TruthOptions() or sample is not None):
-        raise cd.ConfigError(
-            f"evaluate: --truth with --layer, --area, --label-values and the like, and --sample, are for a result of "
-            f"`detect`, {data} for a trained run. Leave one out."
-        )
+    if data is None and truth.truth is None and not sample:
+        raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
+    _refuse_unused(list_given_options(context), data=data, truth=truth.truth)
     if data is not None:
         _evaluate_run(run, reading.load(data), split=split, data=data, trust=trusted.trust or ())
     elif truth.truth is not None:
         options = {"layer": truth.layer, "sample": sample, "seed": seed, **truth.mask_options, **truth.area_options}
         _evaluate_map(run, truth.truth, **options)
-    elif sample:
+    else:
+        assert sample, "this was asked above"
         drawn = cd.draw_sample(run, count=sample, seed=seed, **truth.area_options)
         out.print(f"Fill the column `truth` (0 or 1) of {drawn}.", soft_wrap=True)
-    else:
-        raise cd.ConfigError("evaluate: give RUN DATA for a trained run, or OUT --truth FILE for a result of `detect`.")
+
+
+def _refuse_unused(given: Mapping[str, str], *, data: Path | None, truth: Path | None) -> None:
+    """Refuse an option that has no effect on what is evaluated.
+
+    Raises:
+        ConfigError: there is one; the text names it.
+    """
+    of_maps, of_runs, of_truths = (
+        next((given[name] for name in names if name in given), None) for names in (OF_MAPS, OF_RUNS, OF_TRUTHS)
+    )
+    if data is not None and of_maps is not None:
+        raise cd.ConfigError(
+            f"evaluate: {of_maps} is for a result of `detect`, and {data} for a trained run. Leave one out."
+        )
+    if data is None and of_runs is not None:
+        raise cd.ConfigError(
+            f"evaluate: {of_runs} is for a trained run and its DATA, and has no effect on a result of `detect`. "
+            "Leave it out."
+        )
+    if data is None and truth is None and of_truths is not None:
+        raise cd.ConfigError(
+            f"evaluate: {of_truths} says how the file of --truth is read, and no place of a sample depends on it. "
+            "Leave it out, or give --truth."
+        )
 
 
 def _evaluate_run(run: Path, dataset: cd.ChangeDataset, *, split: Subset, data: Path, trust: Sequence[str]) -> None:

@@ -25,7 +25,12 @@ def serve_command(
     ] = None,
     after: Annotated[str | None, typer.Option(help="The same of date 2", rich_help_panel=INPUT)] = None,
     prompts: Annotated[
-        str, typer.Option(help="What the proposed labels look for, see `semicdvl list prompts`", rich_help_panel=INPUT)
+        str,
+        typer.Option(
+            help="What proposed labels, and a training on the labels and decisions, look for; see `semicdvl list "
+            "prompts`. A training on a map looks for what the map was made with, unless another set is named",
+            rich_help_panel=INPUT,
+        ),
     ] = "buildings",
     reviewer: Annotated[
         str | None,

@@ -8,6 +8,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 
+from semicdvl.ceg.prompts import resolve_prompts
 from semicdvl.errors import ConfigError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8765
@@ -58,8 +59,9 @@ class ServeConfig:
         """Refuse what cannot be served.
 
         Raises:
-            ConfigError: an impossible port, a short token, or a name that is too long.
+            ConfigError: an impossible port, a short token, a name that is too long, or unknown prompts.
         """
+        resolve_prompts(prompt_set=self.prompts)  # refuses an unknown set now, and not when something is proposed
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port} does not exist. Give a number from 0 (any that is free) to 65535.")
         if len(self.token) < 16:

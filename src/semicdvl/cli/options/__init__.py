@@ -10,7 +10,7 @@ running.py   where the work is computed, and which code it may load
 
 from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions, Level
 from semicdvl.cli.options.detector import Combination, DetectorOptions
-from semicdvl.cli.options.groups import expand_option_groups, list_values, split_words
+from semicdvl.cli.options.groups import expand_option_groups, list_given_options, list_values, split_words
 from semicdvl.cli.options.images import (
     BandOptions,
     DatasetOptions,
@@ -39,6 +39,7 @@ __all__ = [
     "TrustOptions",
     "VLMOptions",
     "expand_option_groups",
+    "list_given_options",
     "list_values",
     "split_words",
 ]

@@ -15,6 +15,7 @@ import semicdvl as cd
 from semicdvl.ceg.config import RESIDUAL_OPTIONS
 from semicdvl.cli.app import ADVANCED, OUTPUT, TARGET
 from semicdvl.cli.options.ceg import CEGOptions, FeatureOptions
+from semicdvl.cli.options.groups import list_given_options
 from semicdvl.cli.options.vlm import PromptOptions, VLMOptions
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class DetectorOptions:
             raise cd.ConfigError(f"--model {model} and --method {method} exclude each other. Give one of them.")
         if self.method_set and method is None:
             raise cd.ConfigError(f"--method-set {self.method_set[0]} needs --method, see `semicdvl list classic`.")
-        given = _list_given_options(context)
+        given = list_given_options(context)
         of_networks, of_vlms = (
             next((given[name] for name in names if name in given), None)
             for names in (TRAINED_NETWORK_OPTIONS, VLM_OPTIONS)
@@ -207,13 +208,3 @@ class DetectorOptions:
 def build_combined(base: Callable[[], Detector], network: Callable[[], Detector], combination: str) -> Detector:
     """Build two detectors and combine them."""
     return cd.combine_detectors(base(), network(), combination=combination)
-
-
-def _list_given_options(context: typer.Context) -> dict[str, str]:
-    """Return the parameters that the user gave, each with its spelling on the command line."""
-    given = {}
-    for option in context.command.params:
-        source = context.get_parameter_source(str(option.name))
-        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
-            given[str(option.name)] = " / ".join(option.opts)
-    return given

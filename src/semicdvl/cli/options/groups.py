@@ -10,6 +10,8 @@ from functools import wraps
 from inspect import Parameter
 from typing import Any, get_type_hints
 
+import typer
+
 from semicdvl.errors import ConfigError
 
 Command = Callable[..., None]
@@ -48,6 +50,16 @@ def list_values(group: Any) -> dict[str, Any]:
     """Return the values of a group by field, choices as plain text, for settings whose fields have the same names."""
     values = {field.name: getattr(group, field.name) for field in fields(group)}
     return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+def list_given_options(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that the user gave, each with its spelling on the command line."""
+    given = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+            given[str(option.name)] = " / ".join(option.opts)
+    return given
 
 
 def _list_group_parameters(group: Any) -> list[Parameter]:
