@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.support.dataset_files import save
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.ceg.prompts import Prompts
-from semicdvl.errors import InputError, StoreError
+from semicdvl.errors import ConfigError, InputError, StoreError
 from semicdvl.pseudo_labels.generate import generate_labels
 from semicdvl.pseudo_labels.quality import fill_store, verify_entries
 from semicdvl.pseudo_labels.store import PseudoLabelStore
@@ -142,6 +143,20 @@ def test_what_a_process_left_unfinished_is_neither_a_store_nor_damaged(tmp_path:
     (tmp_path / "mine" / ".thesis").write_text("years")
     with pytest.raises(StoreError, match="is not a pseudo-label store"):
         fill(pair, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("gsd_m", [1, 1.0, np.float32(1)])
+def test_a_sampling_distance_is_one_key_whatever_kind_of_number_it_is(
+    tmp_path: Path, pair: PairFiles, gsd_m: float
+) -> None:
+    root, workers = tmp_path / "store", WorkerSettings(FakeVLM, quiet=True)
+    asked = {"vlm": FakeVLM(), "prompts": WORDS, "settings": SETTINGS, "workers": workers}
+    assert fill_store([pair], root=root, gsd_m=gsd_m, **asked).quality
+    assert PseudoLabelStore.open(root).has_labels(pair)
+    for none in (0, -1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="give metres per pixel, a number above 0"):
+            fill_store([pair], root=tmp_path / "other", gsd_m=none, **asked)
+    assert not (tmp_path / "other").exists()
 
 
 class Scoring(FakeVLM):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from semicdvl.ceg.prompts import ClassPrompts, Prompts
 from semicdvl.ceg.residual.outlines import prepare_residual_answers
 from semicdvl.data.images.cache import ImageCache
 from semicdvl.data.pairs import PairArrays, read_pair
-from semicdvl.errors import InputError
+from semicdvl.errors import ConfigError, InputError
 from semicdvl.pseudo_labels.locks import leave_no_empty_store, lock_for_writing
 from semicdvl.pseudo_labels.store import CEG_FEATURES_KEY, PseudoLabelStore
 from semicdvl.pseudo_labels.store_spec import StoreSpec
@@ -53,8 +54,11 @@ def build_store_spec(
         stretch: of images with more than 8 bits, see `StoreSpec`.
 
     Raises:
-        ConfigError: `min_cosine` without a feature extractor, or the reverse; or the VLM does not know a word.
+        ConfigError: `min_cosine` without a feature extractor, or the reverse; the VLM does not know a word; or the
+            ground sampling distance is none.
     """
+    if gsd_m is not None and not 0 < gsd_m < math.inf:
+        raise ConfigError(f"gsd_m = {gsd_m}: give metres per pixel, a number above 0.")
     classes = prompts if isinstance(prompts, ClassPrompts) else None
     asked = prompts.prompts if isinstance(prompts, ClassPrompts) else prompts
     if isinstance(vlm, DescribedVLM):
@@ -65,7 +69,8 @@ def build_store_spec(
         if features is None
         else settings.to_plain_dict() | {CEG_FEATURES_KEY: features.identity}
     )
-    return StoreSpec(vlm.identity, asked, plain, gsd_m, classes, stretch)
+    known_m = None if gsd_m is None else float(gsd_m)  # keys are made of it: 1 and 1.0 would be two
+    return StoreSpec(vlm.identity, asked, plain, known_m, classes, stretch)
 
 
 def generate_labels(
