@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from semicdvl.ceg.config import CEGSettings
 from semicdvl.errors import ConfigError, DataError
+from semicdvl.raster.tiling import fit_features_to_image
 from semicdvl.types import VLM, Segments
 
 if TYPE_CHECKING:
@@ -155,11 +156,8 @@ class BackboneFeatureExtractor:
         with torch.inference_mode():
             maps = self.net(normalise_image(padded_HWC))
         features_DHW: NDArray[np.float32] = maps[2][0].float().numpy()
-        rows, cols = (
-            -(-size * cells // whole)
-            for size, cells, whole in zip((height, width), features_DHW.shape[1:], padded_HWC.shape, strict=False)
-        )
-        return np.ascontiguousarray(features_DHW[:, :rows, :cols])
+        stride_px = padded_HWC.shape[0] // features_DHW.shape[1]
+        return fit_features_to_image(features_DHW, stride_px=stride_px, shape_hw=(height, width))
 
 
 def build_feature_extractor(name: str) -> FeatureExtractor:

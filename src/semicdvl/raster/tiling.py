@@ -11,7 +11,8 @@ over a sum of weights) does not have this property and needs one map more in mem
 
 `plan_even_tiles` and `WeightedMean` serve vision-language models on single images. Tiles end at the image's edge, need
 no padding, and are as small as their number allows, because every pixel that is seen twice costs time. Their scores are
-averaged with weights that fall towards the tiles' borders.
+averaged with weights that fall towards the tiles' borders. Where a network pads a tile, `fit_features_to_image` brings
+its features back to the pixels that they describe.
 """
 
 from __future__ import annotations
@@ -263,3 +264,30 @@ class WeightedMean:
         from_end = np.inf if start + length == size else (start + length - centres) / self._ramp_px
         weights: NDArray[np.float32] = np.clip(np.minimum(from_start, from_end), MIN_WEIGHT, 1.0).astype(np.float32)
         return np.broadcast_to(weights, centres.shape)
+
+
+def fit_features_to_image(
+    features_DHW: NDArray[np.float32], *, stride_px: int, shape_hw: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return features DHW whose cells divide the image evenly, from those of the image padded at its bottom and right.
+
+    Whole cells are cropped where they end with the image. Elsewhere the last one would reach into the padding, and
+    every cell would be taken for ground beside its own: there the features are interpolated between the cells.
+
+    Args:
+        features_DHW: features of the padded image.
+        stride_px: height and width of their cells in pixels.
+        shape_hw: height and width of the image in pixels.
+    """
+    for axis, size in enumerate(shape_hw, start=1):
+        kept, cells = -(-size // stride_px), features_DHW.shape[axis]
+        if size % stride_px == 0:
+            features_DHW = features_DHW[(slice(None),) * axis + (slice(kept),)]
+            continue
+        # Centres of the new cells, in old cells from the centre of the first.
+        at_K = np.clip((np.arange(kept) + 0.5) * size / (kept * stride_px) - 0.5, 0, cells - 1)
+        low_K = at_K.astype(np.intp)
+        share_K = (at_K - low_K).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        low_DHW = features_DHW.take(low_K, axis=axis)
+        features_DHW = low_DHW + share_K * (features_DHW.take(np.minimum(low_K + 1, cells - 1), axis=axis) - low_DHW)
+    return np.ascontiguousarray(features_DHW)

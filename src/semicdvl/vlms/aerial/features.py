@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semicdvl.vlms.aerial.inference_net import InferenceNet, crop_features, make_input
+from semicdvl.raster.tiling import fit_features_to_image
+from semicdvl.vlms.aerial.inference_net import InferenceNet, make_input
 from semicdvl.vlms.aerial.model import MAX_FEATURE_ENLARGEMENT, compute_resampling_factor, resample_tile
+from semicdvl.vlms.aerial.net import FEATURE_STRIDE_PX
 
 
 @dataclass(frozen=True)
@@ -36,4 +38,6 @@ class AerialFeatureExtractor:
         factor = compute_resampling_factor(self.gsd_m, most=MAX_FEATURE_ENLARGEMENT)
         scaled_HWC = resample_tile(image_HWC, factor)
         stages = self.net.encoder(make_input(scaled_HWC, like=self.net))
-        return crop_features(self.net.take_features(stages), (scaled_HWC.shape[0], scaled_HWC.shape[1]))
+        features_DHW = self.net.take_features(stages)[0].cpu().numpy()
+        shape_hw = scaled_HWC.shape[0], scaled_HWC.shape[1]
+        return fit_features_to_image(features_DHW, stride_px=FEATURE_STRIDE_PX, shape_hw=shape_hw)

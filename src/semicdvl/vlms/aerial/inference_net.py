@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from semicdvl.errors import ConfigError
-from semicdvl.vlms.aerial.net import FEATURE_STRIDE_PX, AerialNet
+from semicdvl.vlms.aerial.net import AerialNet
 
 if TYPE_CHECKING:
     from semicdvl.vlms.aerial.int8_net import Int8Net
@@ -89,13 +89,6 @@ def make_input(image_HWC: NDArray[np.uint8], *, like: InferenceNet) -> Tensor:
     padded_HWC = np.pad(image_HWC, (*pad, (0, 0)), mode="symmetric")
     image_BHWC = torch.from_numpy(padded_HWC)[None].to(like.head.weight.device)  # channels-last once permuted
     return like.take_image(image_BHWC.permute(0, 3, 1, 2))
-
-
-def crop_features(features_BDHW: Tensor, shape_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the features DHW of an image of a size, without those of its padding."""
-    rows, cols = (-(-size // FEATURE_STRIDE_PX) for size in shape_hw)
-    features_DHW: NDArray[np.float32] = features_BDHW[0, :, :rows, :cols].cpu().numpy()
-    return np.ascontiguousarray(features_DHW)
 
 
 @dataclass(frozen=True)

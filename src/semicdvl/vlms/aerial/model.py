@@ -26,16 +26,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semicdvl.errors import ConfigError
-from semicdvl.raster.tiling import WeightedMean, plan_even_tiles
+from semicdvl.raster.tiling import WeightedMean, fit_features_to_image, plan_even_tiles
 from semicdvl.types import DescribedVLM, MeasuredRange, Segments
 from semicdvl.vlms.aerial.inference_net import (
     InferenceNet,
     WordHead,
-    crop_features,
     fold_words_into_head,
     make_input,
 )
-from semicdvl.vlms.aerial.net import AerialNet, project_embeddings
+from semicdvl.vlms.aerial.net import FEATURE_STRIDE_PX, AerialNet, project_embeddings
 from semicdvl.vlms.aerial.text import WordTable
 from semicdvl.vlms.validation import check_image, check_prompts
 from semicdvl.vlms.words import normalise_word, to_singular
@@ -246,7 +245,8 @@ class AerialVLM(DescribedVLM):
             ]
         )
         odds_HWN: NDArray[np.float32] = odds_PN.reshape(rows, cols, -1).cpu().numpy()
-        return odds_HWN, crop_features(self.inference_net.take_features(stages), shape_hw)
+        features_DHW = self.inference_net.take_features(stages)[0].cpu().numpy()
+        return odds_HWN, fit_features_to_image(features_DHW, stride_px=FEATURE_STRIDE_PX, shape_hw=shape_hw)
 
     def _compute_log_odds(self, cosines_PW: Tensor, encoded: EncodedPrompts) -> Tensor:
         """Return calibrated log odds PN of every word, each against the concepts that compete with it.
