@@ -111,6 +111,45 @@ def test_weights_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
         ({"split": {"val": "many"}}, "split.val: "),
         ({"recipe": {"classes": "x"}}, "recipe.classes: "),
         ({"recipe": {"classes": {"names": [1, 2]}}}, "recipe.classes.names.0: "),
+        (
+            {"recipe": {"classes": {"names": ["a", "b", "c"]}}},
+            "recipe: Value error, names 3 classes, and the network tells 2 apart",
+        ),
+        (
+            {"recipe": {"model": {"name": "siam_light", "segmentation_classes": "2"}}},
+            "recipe: Value error, model.segmentation_classes is 2, which is no whole number",
+        ),
+        (
+            {"bands": {"numbers": [1, 2, 3, 4], "mean": [0] * 4, "std": [1] * 4}},
+            "content: Value error, the network reads 3 bands, and the record has the statistics of 4",
+        ),
+        (
+            {"recipe": {"model": {"name": "siam_light", "bands": 5}}},
+            "content: Value error, the network reads 5 bands, and the record has the statistics of 3",
+        ),
+        (
+            {"stretch": {"low": [9, 9, 9], "high": [9, 5, 9]}},
+            "stretch: Value error, the low limits must be below the high ones",
+        ),
+        (
+            {"stretch": {"low": [-1e308] * 3, "high": [1e308] * 3}},
+            "stretch: Value error, the low limits must be below the high ones",
+        ),
+        (
+            {
+                "bands": {"numbers": [1, 2, 3], "mean": [0] * 3, "std": [1] * 3},
+                "stretch": {"low": [0] * 3, "high": [1] * 3},
+            },
+            "content: Value error, there are both statistics of bands and limits of grey values",
+        ),
+        (
+            {"bands": {"numbers": [1, 2, 3], "mean": [1e300] * 3, "std": [1] * 3}},
+            "bands: Value error, a mean or a standard deviation is beyond the numbers of 32 bits",
+        ),
+        (
+            {"bands": {"numbers": [1, 2, 3], "mean": [0] * 3, "std": [1e-300] * 3}},
+            "bands: Value error, a mean or a standard deviation is beyond the numbers of 32 bits",
+        ),
         ({"recipe": {"model": {"name": "nope"}}}, "unknown model 'nope'"),
         ({"recipe": {"model": {"name": "siam_light", "decoder": 3}}}, "model 'siam_light' has no option 'decoder'"),
         ({"recipe": {"model": {"name": "siam_light", "backbone": "nope"}}}, "unknown backbone 'nope'"),

@@ -26,7 +26,7 @@ from semicdvl.errors import CheckpointError, ConfigError, InputError
 from semicdvl.models.common.contract import drop_train_heads
 from semicdvl.raster.stored_values import Stretch
 from semicdvl.reading.folder_kinds import describe_folder
-from semicdvl.reading.json_files import describe_fault, read_json
+from semicdvl.reading.json_files import describe_fault, read_json, shorten
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.reading.tensor_files import read_tensors
 from semicdvl.registry import USER, Origin, list_options, list_trusted
@@ -51,12 +51,34 @@ class _RecordedRecipe(BaseModel):
     data: DataConfig | None = None
     classes: ClassesConfig | None = None
 
+    @model_validator(mode="after")
+    def _require_as_many_classes(self) -> _RecordedRecipe:
+        """Refuse names of another number of classes than the network tells apart."""
+        count = self.read_size("segmentation_classes", 2)
+        if self.classes is not None and len(self.classes.names) != count:
+            raise ValueError(f"names {len(self.classes.names)} classes, and the network tells {count} apart")
+        return self
+
+    def read_size(self, option: str, usual: int) -> int:
+        """Return a size of the network."""
+        size = self.model.options.get(option)
+        if size is not None and type(size) is not int:
+            raise ValueError(f"model.{option} is {shorten(size)}, which is no whole number")
+        return usual if size is None else size
+
 
 class _RecordedStretch(BaseModel):
     """The limits of the grey values that a run was trained with, per band."""
 
     low: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     high: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+    @model_validator(mode="after")
+    def _require_order(self) -> _RecordedStretch:
+        """Refuse limits that no training measured, with which images would be inverted or of one value."""
+        if not all(0 < high - low < float("inf") for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("the low limits must be below the high ones")
+        return self
 
 
 class _RecordedBands(BaseModel):
@@ -105,6 +127,16 @@ class _RunRecord(BaseModel):
     selected_on: str | None = None
     stretch: _RecordedStretch | None = None
     bands: _RecordedBands | None = None
+
+    @model_validator(mode="after")
+    def _require_as_many_bands(self) -> _RunRecord:
+        """Refuse statistics of another number of bands than the network reads."""
+        reads, known = self.recipe.read_size("bands", 3), 3 if self.bands is None else len(self.bands.numbers)
+        if reads != known:
+            raise ValueError(f"the network reads {reads} bands, and the record has the statistics of {known}")
+        if self.bands is not None and self.stretch is not None:
+            raise ValueError("there are both statistics of bands and limits of grey values")
+        return self
 
 
 def build_network(part: dict[str, Any], *, origin: Origin = USER, **overrides: Any) -> nn.Module:

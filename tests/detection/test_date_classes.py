@@ -7,6 +7,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import onnx
 import pytest
 import rasterio
 import torch
@@ -20,6 +21,7 @@ from semicdvl.checkpoint import RUN_FORMAT, save_weights
 from semicdvl.detection.detectors.date_classes import DateClasses, read_date_classes
 from semicdvl.detection.detectors.inference import SEGMENTATION, prepare_for_inference
 from semicdvl.detection.detectors.network import NetworkDetector
+from semicdvl.detection.detectors.onnx.metadata import METADATA_KEY
 from semicdvl.detection.detectors.trained import HeadAgreement
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.siam_light import build_siam_light
@@ -191,8 +193,20 @@ def test_what_does_not_fit_is_refused(run: Path, tmp_path: Path) -> None:
         cd.export(tmp_path / "plain", tmp_path / "x.onnx", heads=True)
     with pytest.raises(ConfigError, match="no classes of either date that could decide"):
         cd.load_detector(tmp_path / "plain", decide="both")
-    with pytest.raises(CheckpointError, match="tells 3 classes of a date apart, but 2 are named: a, b"):
+    with pytest.raises(
+        CheckpointError, match=r"odd/run\.json: recipe: .*names 2 classes, and the network tells 3 apart"
+    ):
         cd.detect(*_noise(), model=tmp_path / "odd")
+
+
+def test_a_file_that_names_other_classes_is_refused_by_its_name(run: Path, tmp_path: Path) -> None:
+    path = cd.export(run, tmp_path / "x.onnx", heads=True).path
+    model = onnx.load(path)
+    (about,) = [one for one in model.metadata_props if one.key == METADATA_KEY]
+    about.value = about.value.replace(json.dumps(list(NAMES)), json.dumps(["a", "b" * 10_000]))
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=r"x\.onnx: the network tells 3 classes .* but 2 are named: a, b+\.\.\."):
+        cd.load_detector(path, device="cpu").predict_scores(*_noise())
 
 
 def test_the_command_takes_the_option_for_networks_only(

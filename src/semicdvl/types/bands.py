@@ -26,7 +26,7 @@ class InputBands:
             None: they are `numbers`.
 
     Raises:
-        ConfigError: a band occurs twice, or the numbers of entries differ.
+        ConfigError: a band occurs twice, the numbers of entries differ, or one is beyond what 32 bits hold.
 
     Examples:
         >>> from semicdvl.types import InputBands
@@ -51,6 +51,12 @@ class InputBands:
             raise ConfigError(
                 f"{len(self.numbers)} bands have {len(self.mean)} means and {len(self.std)} standard deviations. Give"
                 " one mean and one standard deviation above 0 for each band."
+            )
+        least, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+        if min(self.std) < least or max(map(abs, (*self.mean, *self.std))) > most:
+            raise ConfigError(
+                "a mean or a standard deviation is beyond the numbers of 32 bits, so all values would become 0."
+                " Give those of the training data."
             )
 
     @property

@@ -39,6 +39,8 @@ from semicdvl.types import IGNORE, Detector, Outputs, ScoreStrip
 
 MODEL = {"backbone": "test_resnet", "pretrained": False, "decoder_channels": 12}
 HEIGHT, WIDTH = 90, 121
+FAR = {"low": [-1e308] * 3, "high": [1e308] * 3}
+"""Limits whose difference is infinite."""
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_deep_images_get_the_stretch_of_the_training(run: Path, tmp_path: Path) 
 def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:
     model = onnx.load(file)
     about = json.loads({one.key: one.value for one in model.metadata_props}[METADATA_KEY])
-    for limits in ({"low": [1, 2], "high": [3, 4]}, {"low": [9, 9, 9], "high": [3, 4, 5]}, "0,255"):
+    for limits in ({"low": [1, 2], "high": [3, 4]}, {"low": [9, 9, 9], "high": [3, 4, 5]}, FAR, "0,255"):
         onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about | {"stretch": limits})})
         onnx.save(model, tmp_path / "x.onnx")
         with pytest.raises(CheckpointError, match="its metadata are damaged"):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.errors import CheckpointError
+from semicdvl.reading.json_files import shorten
 from semicdvl.types import IGNORE
 
 CLASS_SCORE = 0.5
@@ -48,7 +49,7 @@ class DateClasses:
         if len(probability_KHW) != len(self.names):
             raise CheckpointError(
                 f"the network tells {len(probability_KHW)} classes of a date apart, but {len(self.names)} are named: "
-                f"{', '.join(self.names)}. Train again, or take the file from a backup."
+                f"{shorten(', '.join(self.names))}. Train again, or take the file from a backup."
             )
         return probability_KHW[1:] if len(self.names) == 2 else probability_KHW
 

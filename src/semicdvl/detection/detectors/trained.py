@@ -141,10 +141,13 @@ class TrainedDetector(Detector):
         """Return the score maps of a tile as PHW: the probability of change, and those of the classes of each date.
 
         Raises:
-            CheckpointError: they are no numbers: the map would be empty.
+            CheckpointError: they are no numbers: the map would be empty; or of another number of classes.
         """
         classes = self.date_classes
-        of_dates = [] if classes is None else [classes.select_maps(each) for each in dates_KHW]
+        try:
+            of_dates = [] if classes is None else [classes.select_maps(each) for each in dates_KHW]
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.name}: {error}") from error
         maps_PHW = np.concatenate([change_HW[None], *of_dates]).astype(np.float32, copy=False)
         check_finite_scores(maps_PHW, f"{self.name}: its network")
         return maps_PHW

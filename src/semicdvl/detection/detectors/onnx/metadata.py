@@ -34,7 +34,7 @@ class _StoredStretch(BaseModel):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+        if not all(0 < high - low < float("inf") for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError("the low limits must be below the high ones")
         return self
 
@@ -63,6 +63,8 @@ class _Metadata(BaseModel):
             InputBands(numbers, tuple(self.mean), tuple(self.std))
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        if self.bands is not None and self.stretch is not None:
+            raise ValueError("there are both statistics of bands and limits of grey values")
         return self
 
 
