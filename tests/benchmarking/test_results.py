@@ -180,6 +180,13 @@ def test_many_seeds_are_drawn_and_come_near_the_exact_answer() -> None:
     assert drawn.p_signs == pytest.approx(exact.p_signs, abs=0.06)
 
 
+def test_a_title_is_no_formula(tmp_path: Path) -> None:
+    """Between dollars matplotlib reads formulas, and what is none was a traceback."""
+    plain = write_plot(tmp_path, OUTCOMES, title="from 3 $ to 5 $ \\frac{")[0].read_text(encoding="utf-8")
+    assert write_cost_plot(tmp_path, OUTCOMES, title="$\\frac{$") is not None
+    assert "from 3 $ to 5 $ \\frac{" in plain
+
+
 def test_the_plot_has_a_line_per_method(tmp_path: Path) -> None:
     svg, png = write_plot(tmp_path, OUTCOMES, title="small")
     text = svg.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import time
 from io import StringIO
 from pathlib import Path
 
@@ -370,6 +371,10 @@ def test_data_that_is_not_there_is_left_out_saying_so(tmp_path: Path) -> None:
         ("labelled = [0.5, 1.0]", "labelled = [0.5, 0.5]", "0.5 occurs twice. Give each value once."),
         ("seeds = [1]", "seeds = 3", "seeds = 3: a list belongs here, in square brackets."),
         ('name = "tiny"', 'name = "../tiny"', "name = '../tiny': cannot name the folder runs/NAME."),
+        ('name = "tiny"', f'name = "{"n" * 300}"', "is longer than the name of a folder, 255 bytes."),
+        ('kind = "city"', "kind = {a = 1}", "kind = {'a': 1} is not known."),
+        ("seeds = [1]", f"seeds = [{2**62}]", "Input should be less than or equal to 8796093022208"),
+        ('kind = "city"', f'kind = "city"\ndraw_seed = {2**62}', "draw_seed = 4611686018427387904: Input should be"),
     ],
 )
 def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -389,6 +394,16 @@ def test_a_wrong_suite_is_refused_with_the_remedy(tmp_path: Path, old: str, new:
             'steps = 2\nselect = "test"',
             "set test_best = true at the top of the suite: a column",
         ),
+        (
+            "[set.train]",
+            '[set]\ndata = "x"\n[set.train]',
+            "set of the suite: data = 'x': a value stands where a section",
+        ),
+        (
+            "[set.train]",
+            "[set]\npseudo = 3\n[set.train]",
+            "set of the suite: pseudo = 3: a value stands where a section",
+        ),
     ],
 )
 def test_a_wrong_change_of_a_recipe_is_sought_in_the_suite(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -396,6 +411,21 @@ def test_a_wrong_change_of_a_recipe_is_sought_in_the_suite(tmp_path: Path, old: 
     with pytest.raises(ConfigError) as error:
         check_suite(load_suite(write_suite(tmp_path, TINY.replace(old, new))))
     assert says in str(error.value) and ".toml" not in str(error.value)
+
+
+def test_a_suite_of_very_many_rows_is_checked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs of 20,000 methods are gigabytes."""
+    monkeypatch.setattr(Suite, "list_comparisons", lambda _: pytest.fail("all pairs are listed"))
+    seeds, rows = range(20_000), '[[detectors]]\nname = "cva {0}"\nmethod = "cva"\n'
+    detectors = "".join(rows.format(number) for number in seeds)
+    text = TINY.replace("seeds = [1]", f"seeds = {list(seeds)}") + detectors
+    began = time.process_time()
+    assert len(load_suite(write_suite(tmp_path, text)).detectors) == len(seeds)
+    with pytest.raises(ConfigError, match="two methods are called 'cva 19999'"):
+        load_suite(write_suite(tmp_path, text + rows.format(19_999)))
+    with pytest.raises(ConfigError, match="19999 occurs twice"):
+        load_suite(write_suite(tmp_path, text.replace("19999]", "19999, 19999]")))
+    assert time.process_time() - began < 15, "compared with each other they take minutes"
 
 
 def test_a_recipe_is_no_suite() -> None:

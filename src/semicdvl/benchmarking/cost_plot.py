@@ -39,7 +39,7 @@ def write_cost_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) ->
         left.set_title(name, fontsize=10)
         if len({row.labelled for row in rows}) > 1:
             right.legend(frameon=False, fontsize=8, title="labels", title_fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     with write_atomically(folder / "costs.svg") as temporary:
         figure.savefig(temporary, metadata={"Date": None})
     return folder / "costs.svg"

@@ -117,8 +117,9 @@ def check_suite(suite: Suite) -> None:
     for method, model in product(suite.methods, networks):
         content = _apply_changes(suite, method, model)
         anywhere = {"root": ".", "labelled": min(suite.list_fractions(method)), "split": None, "unlabelled": None}
-        content["data"] = content.get("data", {}) | anywhere
-        content |= {"pseudo": content["pseudo"] | {"store": "."}} if "pseudo" in content else {}
+        _add_to_section(content, "data", anywhere)
+        if "pseudo" in content:
+            _add_to_section(content, "pseudo", {"store": "."})
         try:
             recipe = parse_recipe(
                 content,
@@ -130,6 +131,12 @@ def check_suite(suite: Suite) -> None:
         except ConfigError as error:
             network = f" with network '{model.name}'" if suite.models else ""
             raise ConfigError(f"suite '{suite.name}', method '{method.name}'{network}: {error}") from None
+
+
+def _add_to_section(content: dict[str, Any], name: str, values: dict[str, Any]) -> None:
+    """Add values to a section of a plain recipe; what is no section is left to the check of the recipe."""
+    if isinstance(own := content.get(name, {}), dict):
+        content[name] = own | values
 
 
 def _refuse_choice_on_test(recipe: Recipe) -> None:

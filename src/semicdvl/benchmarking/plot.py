@@ -41,7 +41,7 @@ def write_plot(folder: Path, outcomes: Sequence[Outcome], *, title: str) -> tupl
         axes.set_title(name, fontsize=10)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     paths = (folder / "plot.svg", folder / "plot.png")
     for path in paths:
         with write_atomically(path) as temporary:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from semicdvl.config.data_sections import ClassesConfig, DataConfig, PseudoConfig
 from semicdvl.config.section import ConfigSection
-from semicdvl.reading.limits import MAX_SEED
+from semicdvl.reading.limits import MAX_NAME_BYTES, MAX_SEED
 
 
 class PartConfig(BaseModel):
@@ -112,6 +112,8 @@ def check_output_name(name: str) -> str:
     parts = Path(name.strip()).parts
     if not parts or ".." in parts or Path(name.strip()).is_absolute():
         raise ValueError("cannot name the folder runs/NAME. Give a name such as 'levir-05'")
+    if max(len(part.encode()) for part in parts) > MAX_NAME_BYTES:
+        raise ValueError(f"is longer than the name of a folder, {MAX_NAME_BYTES} bytes. Give a name such as 'levir-05'")
     return name
 
 

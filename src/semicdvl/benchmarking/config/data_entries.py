@@ -9,6 +9,7 @@ from pydantic import Field
 
 from semicdvl.ceg.config import CEGLevel, CEGSettings
 from semicdvl.config import ConfigSection, DataConfig
+from semicdvl.reading.limits import MAX_SEED
 from semicdvl.types import VLM
 
 
@@ -35,6 +36,7 @@ class DataEntry(ConfigSection):
     draw_seed: int | None = Field(
         None,
         ge=0,
+        le=MAX_SEED,
         description="seed of one draw of the labelled pairs (and of the subsets) for all runs, as published lists are; "
         "None: each seed draws its own",
     )
@@ -50,7 +52,7 @@ class CityEntry(DataEntry):
     train_cities: int = Field(4, ge=1)
     val_cities: int = Field(1, ge=1)
     test_cities: int = Field(2, ge=1)
-    first_seed: int = Field(100, ge=0, description="seed of the first city; the others follow")
+    first_seed: int = Field(100, ge=0, le=MAX_SEED, description="seed of the first city; the others follow")
     city: dict[str, float] = Field(default_factory=dict, description="fields of CitySpec, such as {haze = 0.3}")
     vlm: dict[str, float] = Field(default_factory=dict, description="fields of AnswerErrors, such as {miss_frac = 0.3}")
     classes: bool = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -21,6 +22,8 @@ from semicdvl.config import (
     read_toml,
 )
 from semicdvl.errors import ConfigError
+from semicdvl.reading.json_files import shorten
+from semicdvl.reading.limits import MAX_SEED
 from semicdvl.reading.regular_files import resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.unsupervised import UNSUPERVISED
@@ -47,7 +50,7 @@ class Suite(ConfigSection):
     labelled: tuple[Fraction, ...] = Field(
         (), description="label fractions; needed where there are methods; 0: no labels, for methods that a VLM teaches"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field((0, 1, 2), min_length=1)
     data: tuple[CityEntry | RealEntry | FolderEntry, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = ()
     models: tuple[ModelEntry, ...] = ()
@@ -72,7 +75,7 @@ class Suite(ConfigSection):
     @classmethod
     def _require_distinct_values(cls, given: tuple[float, ...]) -> tuple[float, ...]:
         """Refuse a seed or fraction that occurs twice: one run would count as two."""
-        if twice := [value for value in given if given.count(value) > 1]:
+        if twice := [value for value, count in Counter(given).items() if count > 1]:
             raise ValueError(f"{twice[0]} occurs twice. Give each value once")
         return given
 
@@ -150,11 +153,9 @@ def _read_tables(content: dict[str, Any], key: str, path: Path) -> list[dict[str
 def _parse_data_entry(entry: dict[str, Any], source: str) -> ConfigSection:
     """Check one data set by its kind."""
     kind = entry.get("kind")
-    if kind not in DATA_KINDS:
-        known = ", ".join(DATA_KINDS)
-        raise ConfigError(
-            f"{source}: kind = {kind!r} is not known.{suggest_nearest(str(kind), DATA_KINDS)} Known: {known}."
-        )
+    if not isinstance(kind, str) or kind not in DATA_KINDS:
+        hint = f"{suggest_nearest(str(kind), DATA_KINDS)} Known: {', '.join(DATA_KINDS)}."
+        raise ConfigError(f"{source}: kind = {shorten(repr(kind))} is not known.{hint}")
     return parse_section(DATA_KINDS[kind], entry, source=source)
 
 
@@ -163,19 +164,19 @@ def _check_names(suite: Suite, path: Path) -> None:
     called = {key: [entry.name for entry in getattr(suite, key)] for key in ("data", "methods", "detectors", "models")}
     called["methods"] += called.pop("detectors")  # rows of one table
     for key, names in called.items():
-        if twice := {name for name in names if names.count(name) > 1}:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ConfigError(f"{path}: two {key} are called '{min(twice)}'. Give each its own name.")
         for name in names:
             if not re.fullmatch(r"[\w .+-]+", name):
                 raise ConfigError(
                     f"{path}: {key} name '{name}' cannot name a folder; use letters, digits, - _ . + and space."
                 )
-    methods = [method.name for method in suite.methods]
+    methods = {method.name: None for method in suite.methods}
     for method in suite.methods:
         if method.steps_of is not None and method.steps_of not in methods:
             hint = suggest_nearest(method.steps_of, methods)
             raise ConfigError(f"{path}: steps_of of '{method.name}' names no method '{method.steps_of}'.{hint}")
-    for name in {name for pair in suite.list_comparisons() for name in pair} - set(called["methods"]):
+    for name in {name for pair in suite.compare or () for name in pair} - set(called["methods"]):
         raise ConfigError(f"{path}: compare names no method '{name}'.{suggest_nearest(name, called['methods'])}")
 
 
