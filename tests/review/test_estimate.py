@@ -91,6 +91,19 @@ def test_a_divided_change_is_right_if_a_part_is() -> None:
     assert answer_for_detected([replace(FOUND, state="accepted"), *undone]) == {1: "accepted"}
 
 
+def test_a_change_that_was_divided_and_merged_over_and_over_is_answered_at_once() -> None:
+    """Followed branch by branch, 40 times split and merged are a million million answers; 3,000 are too deep."""
+    changes, number = [replace(FOUND, live=False)], 1
+    for _ in range(1_000):
+        halves = [replace(FOUND, id=number + at, live=False, source="split", parents=(number,)) for at in (1, 2)]
+        whole = replace(FOUND, id=number + 3, live=False, source="merged", parents=(number + 1, number + 2))
+        changes += [*halves, whole]
+        number += 3
+    last = replace(changes[-1], live=True, state="rejected")
+    assert answer_for_detected([*changes[:-1], last]) == {1: "rejected"}
+    assert answer_for_detected([*changes[:-1], replace(last, state="open")]) == {1: None}
+
+
 def test_area_estimates_are_those_of_the_literature() -> None:
     """Two strata of 900 and 100 px; of 50 places each, 5 of the unchanged did change and 10 of the changed did not."""
     places = [{"mapped": 0} for _ in range(50)] + [{"mapped": 1} for _ in range(50)]

@@ -19,6 +19,13 @@ from semicdvl.review import images
 from semicdvl.review.labels.training import RECIPE_FILE, RECIPE_NAME, read_recipe_name
 from semicdvl.review.store.database import ReviewStore
 
+NO_NUMBER = (
+    "0106000000010000000103000000010000000400000000000000000000000000000000000000000000000000f03f000000000000f87f"
+)
+NO_NUMBER += "000000000000f03f000000000000f03f00000000000000000000000000000000"
+"""A triangle as WKB, one of whose coordinates is NaN."""
+PLACE = "INSERT INTO places VALUES (7000, 1, 1, {mapped}, {truth}, 1, '', ''); "
+PLACE += "INSERT OR REPLACE INTO meta VALUES ('class_px', '100,100')"
 TILE = "/api/pairs/out/tiles/{}/0/0/0"
 
 
@@ -98,18 +105,22 @@ def test_a_review_with_views_or_triggers_is_refused_before_they_run(out) -> None
         "UPDATE changes SET state = 'evil'",
         "UPDATE changes SET geometry = x'0102'",
         "UPDATE changes SET geometry = 'text'",
+        f"UPDATE changes SET geometry = x'{NO_NUMBER}' WHERE id = 2",
+        f"UPDATE changes SET original = x'{NO_NUMBER}' WHERE id = 2",
         "UPDATE changes SET parents = '{'",
         "UPDATE changes SET version = 'x'",
         "UPDATE changes SET area = 9e999",
         "UPDATE changes SET comment = x'ff'",
         "INSERT OR REPLACE INTO meta VALUES ('class_px', 'many')",
+        PLACE.format(mapped=0, truth=255),
+        PLACE.format(mapped=7, truth=1),
     ],
 )
 def test_a_review_of_odd_values_is_an_answer(out, statement) -> None:
     with open_client(out) as client:
         assert client.get("/api/pairs/out/estimate").status_code == 200
     with sqlite3.connect(out / "review.sqlite") as database:
-        database.execute(statement)
+        database.executescript(statement)
     database.close()
     with open_client(out) as client:
         answers = [client.get(f"/api/pairs/out/{part}") for part in ("changes", "estimate")]

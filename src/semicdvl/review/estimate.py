@@ -121,22 +121,23 @@ def answer_for_detected(changes: Sequence[Change]) -> dict[int, str | None]:
     One that was split or merged is right where a descendant is accepted, and wrong where all are rejected.
     """
     children: dict[int, list[Change]] = {}
-    by_id = {one.id: one for one in changes}
     for one in changes:
         for parent in one.parents:
             children.setdefault(parent, []).append(one)
+    answers: dict[int, str | None] = {}
+    for one in sorted(changes, key=lambda one: -one.id):  # a descendant has a larger number, so its answer is known
+        below = [child.id for child in children.get(one.id, []) if child.id > one.id and _leads_on(child, children)]
+        answers[one.id] = _answer(one, [answers[number] for number in below])
+    return {one.id: answers[one.id] for one in changes if one.source == "detected"}
 
-    def answer(one: Change) -> str | None:
-        if one.live:
-            return one.state if one.state in (RIGHT, WRONG) else None
-        below = [
-            answer(child) for child in children.get(one.id, []) if child.id > one.id and _leads_on(child, children)
-        ]
-        if RIGHT in below:
-            return RIGHT
-        return WRONG if below and all(state == WRONG for state in below) else None
 
-    return {number: answer(one) for number, one in by_id.items() if one.source == "detected"}
+def _answer(one: Change, below: Sequence[str | None]) -> str | None:
+    """Return whether an object is right, wrong or not decided; `below` are the answers of what it became."""
+    if one.live:
+        return one.state if one.state in (RIGHT, WRONG) else None
+    if RIGHT in below:
+        return RIGHT
+    return WRONG if below and all(state == WRONG for state in below) else None
 
 
 def _leads_on(one: Change, children: Mapping[int, list[Change]]) -> bool:

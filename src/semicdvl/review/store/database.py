@@ -315,12 +315,17 @@ class ReviewStore:
 
     # -------------------------------------------------------------------------------------------- places
     def list_places(self) -> list[dict[str, Any]]:
-        """Return the random sample of places in its random order."""
+        """Return the random sample of places in its random order.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         columns = ("rank", "row", "col", "mapped", "truth", "version", "reviewer")
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self._select(f"SELECT {', '.join(columns)} FROM places ORDER BY rank")
-        ]
+        rows = self._select(f"SELECT {', '.join(columns)} FROM places ORDER BY rank")
+        places = [dict(zip(columns, row, strict=True)) for row in rows]
+        if not all(place["mapped"] in (0, 1) and place["truth"] in (0, 1, None) for place in places):
+            raise _damaged(self.path, "a place is neither changed nor unchanged")
+        return places
 
     def store_places(self, places: Sequence[tuple[int, int, int]], meta: Mapping[str, str]) -> None:
         """Store a sample (row, col, class on the map) in its random order, unless another window has meanwhile."""

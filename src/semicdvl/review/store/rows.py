@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely import MultiPolygon
 
@@ -83,7 +84,12 @@ def read_rows(rows: Sequence[Sequence[Any]]) -> list[Change]:
     Raises:
         ValueError, TypeError, GEOSException: a row is not that of an object.
     """
-    shapes = {name: shapely.from_wkb([row[COLUMNS.index(name)] for row in rows]) for name in ("original", "geometry")}
+    with np.errstate(invalid="ignore"):  # a warning of shapely on what is refused below
+        shapes = {
+            name: shapely.from_wkb([row[COLUMNS.index(name)] for row in rows]) for name in ("original", "geometry")
+        }
+    if not all(np.isfinite(shapely.get_coordinates(of_all)).all() for of_all in shapes.values()):
+        raise ValueError("an outline has a coordinate that is no number")
     found = []
     for at, row in enumerate(rows):
         values = dict(zip(COLUMNS, row, strict=True)) | {name: of_all[at] for name, of_all in shapes.items()}
