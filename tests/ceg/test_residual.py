@@ -205,6 +205,8 @@ def test_only_the_residual_level_takes_a_ground_sampling_distance():
         ({"gamma_segmentation": -0.5}, "gamma_segmentation = -0.5"),
         ({"instance_score": 1.5}, "instance_score = 1.5"),
         ({"min_area_px": -1}, "min_area_px = -1"),
+        ({"gsd_m": 0.001}, "gsd_m = 0.001: give metres per pixel, from 0.01 to 1,000,000"),
+        ({"gsd_m": 1e300}, "gsd_m = 1e\\+300: give metres per pixel"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, reason):

@@ -19,6 +19,7 @@ from semicdvl.detection.output_folder import OUTPUT_FILES
 from semicdvl.detection.pair_check.check import CheckedPair, measure_pair
 from semicdvl.detection.pipeline import write_detection
 from semicdvl.detection.tiles.score_store import ScoreStore
+from semicdvl.errors import ConfigError
 from semicdvl.raster.io.open_pair import open_pair
 from semicdvl.types import IGNORE
 
@@ -155,3 +156,10 @@ def test_memory_does_not_grow_with_the_raster(tmp_path, monkeypatch):
         tracemalloc.stop()
         assert result.summary.objects == height // 256
     assert peaks[2] < 1.2 * peaks[1] and peaks[2] < 6400 * 96 * 4, "less than one map"
+
+
+@pytest.mark.parametrize("gsd_m", [0.0, 1e-300, 1e300, float("nan")])
+def test_pixels_of_a_size_that_nothing_can_be_computed_with_are_refused(gsd_m):
+    """The square of the one is 0, that of the other infinite."""
+    with pytest.raises(ConfigError, match="gsd_m"):
+        DetectionConfig(gsd_m=gsd_m)

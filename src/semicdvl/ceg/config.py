@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from semicdvl.errors import ConfigError
+from semicdvl.reading.limits import MAX_GSD_M, MIN_GSD_M
 
 CEGLevel = Literal["mixed", "instance", "pixel", "residual"]
 LEVELS_WITHOUT_GAMMA: tuple[CEGLevel, ...] = ("instance", "residual")
@@ -118,8 +119,11 @@ class CEGSettings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} = {value}: give a number from {low} to {high}.")
-        if self.gsd_m is not None and not 0 < self.gsd_m < math.inf:
-            raise ConfigError(f"gsd_m = {self.gsd_m}: give metres per pixel, a number above 0.")
+        if self.gsd_m is not None and not MIN_GSD_M <= self.gsd_m <= MAX_GSD_M:
+            raise ConfigError(
+                f"gsd_m = {self.gsd_m}: give metres per pixel, from {MIN_GSD_M:g} to {MAX_GSD_M:,}. Where the images'"
+                " georeference is wrong, name the size of a pixel with --gsd; resample finer images."
+            )
         if self.level in ("pixel", "residual") and (options := self.active_options):
             raise ConfigError(
                 f"{', '.join(options)}: these options apply to matched objects, and the {self.level} level has none. "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semicdvl.errors import ConfigError
 from semicdvl.raster.vector.files import get_vector_format
+from semicdvl.reading.limits import MAX_GSD_M, MIN_GSD_M
 from semicdvl.types import Detector
 from semicdvl.types.settings import ReadingSettings, check_finite
 
@@ -66,14 +67,15 @@ class DetectionConfig(ReadingSettings):
         """Refuse numbers that nothing can be computed with.
 
         Raises:
-            ConfigError: an area, a length or a pixel size is not finite, negative, or (a pixel size) 0.
+            ConfigError: an area or a length is not finite or negative, or a pixel size is beyond the limits.
         """
         check_finite(self, "min_area_m2", "simplify_m", "gsd_m")
         if (self.min_area_m2 or 0) < 0 or self.simplify_m < 0:
             given = f"min_area_m2 = {self.min_area_m2 or 0:g}, simplify_m = {self.simplify_m:g}"
             raise ConfigError(f"{given}: give 0 or more.")
-        if self.gsd_m is not None and self.gsd_m <= 0:
-            raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, above 0.")
+        if self.gsd_m is not None and not MIN_GSD_M <= self.gsd_m <= MAX_GSD_M:
+            limits = f"from {MIN_GSD_M:g} to {MAX_GSD_M:,}"
+            raise ConfigError(f"gsd_m = {self.gsd_m:g}: give the size of a pixel in metres, {limits}.")
 
 
 def list_reading_words(reading: ReadingSettings) -> list[str]:

@@ -67,5 +67,7 @@ MAX_PICTURE_PX = 2**28
 """Pixels of a label picture that is decoded as a whole: 16,384 x 16,384."""
 MAX_COORDINATE = 1e15
 """Greatest coordinate of a vector, in any unit: no map has it, and areas beyond it overflow."""
+MIN_GSD_M, MAX_GSD_M = 0.01, 1_000_000
+"""Size of a pixel in metres: a few metres on the ground, in pixels of millimetres, take hours for a tile."""
 MAX_COMPANION_TEXT_BYTES = 256 * MIB
 """A text beside an image or a layer (world file, projection, metadata), which GDAL reads as a whole."""

@@ -337,7 +337,13 @@ def test_the_store_holds_the_map_that_it_starts_from(data: Path, store: Path) ->
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"gsd_m": -1.0}, "gsd_m = -1"), ({"views": 5}, "views must be one of"), ({"find": []}, "no prompt")],
+    [
+        ({"gsd_m": -1.0}, "gsd_m = -1"),
+        ({"gsd_m": 1e-300}, "0.01 to"),
+        ({"gsd_m": 1e300}, "0.01 to"),
+        ({"views": 5}, "views must be one of"),
+        ({"find": []}, "no prompt"),
+    ],
 )
 def test_settings_out_of_range_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

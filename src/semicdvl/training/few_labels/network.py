@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from semicdvl.ceg.prompts import PROMPT_SETS, Prompts
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.common.heads import resolve_heads
+from semicdvl.reading.limits import MAX_GSD_M, MIN_GSD_M
 from semicdvl.training.few_labels.maps import CENTRE_AND_SCALE
 from semicdvl.training.few_labels.prior import HASH_BYTES, VLMPrior, share_prior
 from semicdvl.types import IMAGENET_MEAN, IMAGENET_STD, Outputs
@@ -175,8 +176,8 @@ def build_vlm_prior(
     Raises:
         ConfigError: a number is out of range, or a word is none.
     """
-    if gsd_m is not None and not 0 < gsd_m < float("inf"):
-        raise ConfigError(f"gsd_m = {gsd_m}: give metres per pixel, a number above 0.")
+    if gsd_m is not None and not MIN_GSD_M <= gsd_m <= MAX_GSD_M:
+        raise ConfigError(f"gsd_m = {gsd_m}: give metres per pixel, from {MIN_GSD_M:g} to {MAX_GSD_M:,}.")
     if views not in (1, 2, 3, 4):
         raise ConfigError(f"views must be one of 1, 2, 3, 4, got {views}.")
     return VLMPriorNet(share_prior(Prompts(tuple(find), tuple(background)), views), gsd_m=gsd_m)
