@@ -175,6 +175,8 @@ def test_noise_has_the_given_deviation():
         ({"change_frac": -0.1}, "change_frac"),
         ({"gsd_m": 0}, "gsd_m"),
         ({"seed": -1}, "seed"),
+        ({"epsg": 4326}, "epsg is no number of a projected"),
+        ({"epsg": 10**300}, "epsg is no number of a projected"),
     ],
 )
 def test_impossible_settings_are_refused(settings_, word):

@@ -77,6 +77,8 @@ class CitySpec:
             raise ConfigError(f"seed is {self.seed}. Give a number from 0.")
         if not 0.05 <= self.gsd_m <= 5:
             raise ConfigError(f"gsd_m is {self.gsd_m}. Give 0.05 to 5 metres per pixel.")
+        if self.epsg != type(self).epsg and not _is_projected(self.epsg):
+            raise ConfigError("epsg is no number of a projected coordinate system. Give one such as 32633.")
         if not 0 <= self.change_frac <= 0.5:
             raise ConfigError(f"change_frac is {self.change_frac}. Give a share from 0 to 0.5.")
         for name in NUISANCES:
@@ -91,6 +93,17 @@ class CitySpec:
     def shape_px(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return (self.size_px, self.size_px) if isinstance(self.size_px, int) else self.size_px
+
+
+def _is_projected(epsg: int) -> bool:
+    """Tell whether a number is that of a projected coordinate system."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        return bool(CRS.from_epsg(epsg).is_projected)
+    except CRSError:
+        return False
 
 
 _NO_NUISANCES = {"size_px", "seed", "gsd_m", "epsg", "change_frac", "nir"}
