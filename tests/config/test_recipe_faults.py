@@ -163,3 +163,23 @@ def test_a_base_that_no_system_has_is_refused_by_the_recipe(base: str, tmp_path:
     path = _write(tmp_path, f'base = "{base}"\n')
     with pytest.raises(InputError, match=r"are possible\. Correct the name in .*mine\.toml\."):
         load_recipe(path)
+
+
+def test_a_chain_of_very_many_bases_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, RECIPE, "0.toml")
+    for number in range(1, 1_200):
+        path = _write(tmp_path, f'base = "{number - 1}.toml"\n', f"{number}.toml")
+    assert "recipes that extend each other" in _refuse(path)
+    assert load_recipe(tmp_path / "99.toml").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "why"),
+    [
+        ("model = 3\n" + RECIPE, "width=1", "--set width: unknown key"),
+        (RECIPE, f"data.options.{'.'.join('a' * 3_000)}=1", "more than 100 levels deep. Give a plain value."),
+        (RECIPE, f"data.options.a={'1' * 30}", "more digits than 64 bits hold. Give a plain value."),
+    ],
+)
+def test_an_option_that_cannot_be_set_is_refused(text: str, override: str, why: str, tmp_path: Path) -> None:
+    assert why in _refuse(_write(tmp_path, text), override)

@@ -8,6 +8,7 @@ from typing import Any
 from semicdvl.config.sections import Recipe
 from semicdvl.config.validation import list_known_keys
 from semicdvl.errors import ConfigError
+from semicdvl.reading.json_files import check_values, shorten
 from semicdvl.registry import suggest_nearest
 
 LENGTH_KEYS = {"steps": "epochs", "epochs": "steps"}
@@ -26,6 +27,10 @@ def apply_override(content: dict[str, Any], override: str) -> list[str]:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override}: '{section}' is not a section of the recipe.")
     target[last] = _parse_value(text)
+    try:
+        check_values(content, finite=False)
+    except ValueError as error:
+        raise ConfigError(f"--set {shorten(override)}: {error}. Give a plain value.") from None
     if last in LENGTH_KEYS and sections == ["train"]:
         target.pop(LENGTH_KEYS[last], None)
     return [*sections, last]
@@ -36,7 +41,7 @@ def _resolve_key(key: str, content: dict[str, Any]) -> list[str]:
     if "." in key or key in Recipe.model_fields:
         return key.split(".")
     homes = [name for name in ("data", "pseudo", "train") if key in list_known_keys((name,))]
-    homes += [name for name in ("model", "method") if key in content.get(name, {})]
+    homes += [name for name in ("model", "method") if isinstance(content.get(name), dict) and key in content[name]]
     if len(homes) == 1:
         return [homes[0], key]
     known = [f"{name}.{field}" for name in ("data", "train") for field in list_known_keys((name,))]

@@ -11,7 +11,7 @@ from semicdvl.config.sections import Recipe
 from semicdvl.config.validation import Location, parse_recipe
 from semicdvl.errors import ConfigError, InputError
 from semicdvl.reading.json_files import check_values
-from semicdvl.reading.limits import MAX_RECIPE_BYTES
+from semicdvl.reading.limits import MAX_NESTING, MAX_RECIPE_BYTES
 from semicdvl.reading.regular_files import read_bytes, require_file_or_folder, resolve_links
 from semicdvl.registry import suggest_nearest
 from semicdvl.text_files import decode_text
@@ -141,6 +141,10 @@ def read_with_base(path: Path, *, dependents: tuple[Path, ...] = ()) -> dict[str
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {base!r} is not a path. Give the path of another recipe.")
     chain = (*dependents, resolve_links(path))
+    if len(chain) > MAX_NESTING:
+        raise ConfigError(
+            f"{path}: is the last of over {MAX_NESTING} recipes that extend each other. Merge some of them."
+        )
     below = locate_recipe(base, named_in=path)
     if resolve_links(below) in chain:
         raise ConfigError(
