@@ -214,6 +214,34 @@ def test_deep_images_get_the_stretch_of_the_training(run: Path, tmp_path: Path) 
     assert plain.stretch is None and np.abs(cd.detect(*dates, detector=plain).score - by_run.score).max() > 10 * step
 
 
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        ({"names": ["a", "a"]}, "the class name 'a' occurs twice"),
+        ({"names": ["a", "b\x1b[31m"]}, "holds control characters"),
+        ({"names": ["a", "b"], "foreground": [2]}, "a class of the foreground has no name"),
+    ],
+)
+def test_damaged_classes_are_refused(classes: dict[str, object], why: str, file: Path, tmp_path: Path) -> None:
+    model = onnx.load(file)
+    about = json.loads({one.key: one.value for one in model.metadata_props}[METADATA_KEY])
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about | {"date_classes": classes})})
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(CheckpointError, match=f"its metadata are damaged .*{why}"):
+        build_onnx_detector(tmp_path / "x.onnx")
+
+
+def test_a_report_says_what_the_network_does_and_not_what_a_file_calls_so(file: Path, tmp_path: Path) -> None:
+    model = onnx.load(file)
+    about = json.loads({one.key: one.value for one in model.metadata_props}[METADATA_KEY])
+    recipe = about["recipe"] | {"threshold": {"name": "0.99"}, "detector": {"name": "another"}}
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(about | {"recipe": recipe, "run": "r" * 1_000_000})})
+    onnx.save(model, tmp_path / "x.onnx")
+    told = build_onnx_detector(tmp_path / "x.onnx").description()
+    assert told["Threshold"] == "0.4" and told["Detector"].startswith("trained network, ONNX Runtime")
+    assert told["Model"] == "siam_light" and len(told["Run"]) < 200
+
+
 def test_damaged_limits_are_refused(file: Path, tmp_path: Path) -> None:
     model = onnx.load(file)
     about = json.loads({one.key: one.value for one in model.metadata_props}[METADATA_KEY])

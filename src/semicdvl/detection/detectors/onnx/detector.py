@@ -21,6 +21,7 @@ from semicdvl.detection.detectors.trained import HeadAgreement, TrainedDetector,
 from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.raster.io.pair_stretch import format_stretch
 from semicdvl.raster.stored_values import Stretch
+from semicdvl.reading.json_files import shorten
 from semicdvl.reading.onnx_graphs import check_onnx_graph
 from semicdvl.reading.regular_files import require_file_or_folder
 from semicdvl.types import InputBands
@@ -88,12 +89,13 @@ class OnnxDetector(TrainedDetector):
 
     def description(self) -> dict[str, str]:
         """Return name, origin and threshold."""
-        parts = {kind.capitalize(): str(part.get("name")) for kind, part in self.metadata.get("recipe", {}).items()}
+        recipe = self.metadata.get("recipe", {})
+        parts = {kind.capitalize(): shorten(recipe[kind].get("name")) for kind in ("method", "model") if kind in recipe}
         return (
             {
                 "Detector": f"trained network, ONNX Runtime ({', '.join(self.session.get_providers())})",
                 "File": f"{self.name}, SHA-256 {self.digest[:12]}",
-                "Run": str(self.metadata.get("run")),
+                "Run": shorten(self.metadata.get("run")),
             }
             | self.describe_decision()
             | ({"Stretch of the training": self.stretch} if self.stretch else {})

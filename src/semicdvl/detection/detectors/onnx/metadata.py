@@ -11,7 +11,7 @@ from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.reading.json_files import describe_fault, parse_json, shorten
 from semicdvl.types import InputBands
 from semicdvl.types.bands import MAX_BANDS, MIN_BANDS
-from semicdvl.types.pairs import MAX_CLASSES
+from semicdvl.types.pairs import MAX_CLASSES, ClassLegend
 
 METADATA_KEY = "semicdvl"
 """Key of the metadata."""
@@ -24,6 +24,17 @@ class _StoredClasses(BaseModel):
     names: list[str] = Field(min_length=2, max_length=MAX_CLASSES)
     foreground: list[Annotated[int, Field(ge=0, lt=MAX_CLASSES)]] = Field(default_factory=list)
     named: bool = True
+
+    @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        """Refuse names that don't tell the classes apart, and a foreground without one."""
+        try:
+            ClassLegend(tuple(self.names))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if max(self.foreground, default=0) >= len(self.names):
+            raise ValueError("a class of the foreground has no name")
+        return self
 
 
 class _StoredStretch(BaseModel):
