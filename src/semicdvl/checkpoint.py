@@ -129,11 +129,8 @@ class _RunRecord(BaseModel):
     bands: _RecordedBands | None = None
 
     @model_validator(mode="after")
-    def _require_as_many_bands(self) -> _RunRecord:
-        """Refuse statistics of another number of bands than the network reads."""
-        reads, known = self.recipe.read_size("bands", 3), 3 if self.bands is None else len(self.bands.numbers)
-        if reads != known:
-            raise ValueError(f"the network reads {reads} bands, and the record has the statistics of {known}")
+    def _require_one_meaning(self) -> _RunRecord:
+        """Refuse two ways to read the values of images."""
         if self.bands is not None and self.stretch is not None:
             raise ValueError("there are both statistics of bands and limits of grey values")
         return self
@@ -296,12 +293,27 @@ def load_network(run: Path, *, device: str = "cpu", train_heads: bool = False, t
         ConfigError: the run names code, or a place, that the user does not trust.
     """
     content = read_run(run)
+    _require_as_many_bands(run / "run.json", _RunRecord.model_validate(content))
     origin = Origin(run / "run.json", list_trusted(trust))
     network = build_untrained_network(content["recipe"]["model"], origin=origin)
     load_weights_into(network, load_weights(run / "model.safetensors"), source=run / "model.safetensors")
     if not train_heads:
         drop_train_heads(network)
     return network.eval().to(device)
+
+
+def _require_as_many_bands(path: Path, record: _RunRecord) -> None:
+    """Refuse statistics of another number of bands than the network reads; a training that begins has none yet.
+
+    Raises:
+        CheckpointError: they are.
+    """
+    reads, known = record.recipe.read_size("bands", 3), 3 if record.bands is None else len(record.bands.numbers)
+    if reads != known:
+        raise CheckpointError(
+            f"{path}: the network reads {reads} bands, and the record has the statistics of {known}. Train again, or "
+            "take the file from a backup."
+        )
 
 
 def load_weights_into(network: nn.Module, weights: dict[str, Tensor], *, source: Path) -> None:
