@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semicdvl.detection.detectors.date_classes import CLASS_SCORE, DateClasses, DecidingHeads
-from semicdvl.errors import ConfigError
+from semicdvl.errors import CheckpointError, ConfigError
 from semicdvl.models.common.finite import check_finite_scores
 from semicdvl.types import IGNORE, ChangeMap, Detector, InputBands, ScoreStrips
 
