@@ -1,7 +1,7 @@
 # ruff: noqa: T201  (a script that prints a table)
 """Kill every long command again and again, and compare what the next start makes with an undisturbed run.
 
-    python tests/robustness/kill_drills.py --kills 10 --seed 0 [--only detect,train] [--full-disk]
+    python tests/robustness/kill_drills.py --kills 10 --seed 0 [--only detect "detect, network" train] [--full-disk]
 
 Each drill forks this process, which has everything imported already, lets the child run a command line until its first
 part is saved, and disturbs it after a random further moment. The same command is then started again and must end with
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="SIGKILLs per command")
     parser.add_argument("--signals", type=int, default=1, help="SIGTERM, SIGINT and SIGHUP, each, per command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="commands, with semicolons in between")
+    parser.add_argument("--only", nargs="*", default=[], choices=[*DRILLS], metavar="COMMAND", help="; ".join(DRILLS))
     parser.add_argument("--full-disk", action="store_true")
     options = parser.parse_args()
     rng, total, faults = random.Random(options.seed), Counter[str](), 0
@@ -340,7 +340,7 @@ def main() -> None:
         import_everything()
         print(f"| command | {' | '.join(COLUMNS)} |\n|---" + "|---" * len(COLUMNS) + "|")
         for name in DRILLS:
-            if options.only and name not in options.only.split(";"):
+            if options.only and name not in options.only:
                 continue
             drills = Drills(name, home, rng)
             drills.kill(options.kills)

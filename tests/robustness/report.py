@@ -24,7 +24,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=int, default=1, help="run every such case")
-    parser.add_argument("--only", nargs="*", help="names of targets")
+    names = [target.name for target in TARGETS]
+    parser.add_argument("--only", nargs="*", default=[], choices=names, metavar="TARGET", help=", ".join(names))
     options = parser.parse_args()
     total, faults = Counter[str](), []
     show("| format | " + " | ".join(STATES) + " |\n|---" + "|---" * len(STATES) + "|")
